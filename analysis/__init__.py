@@ -1,0 +1,56 @@
+"""Reads finished studies: Pareto fronts, figures, the report and exported configs. Knows no Ray.
+
+`from analysis import load_study, plot_front` is all a notebook needs. Names are resolved on first
+use, so that importing the package costs nothing and Plotly is loaded only to draw.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.controls import compare_with_dense
+    from analysis.export import export_config, pick_trial
+    from analysis.figures import energy_bill_info, pareto_front_info, plot_energy_bill, plot_front
+    from analysis.pareto import front_mask, hypervolume, knee, study_hypervolume, trial_front
+    from analysis.report import write_report
+    from sbp_tune.study.results import StudyResults, load_study
+
+__all__ = [
+    "StudyResults",
+    "compare_with_dense",
+    "energy_bill_info",
+    "export_config",
+    "front_mask",
+    "hypervolume",
+    "knee",
+    "load_study",
+    "pareto_front_info",
+    "pick_trial",
+    "plot_energy_bill",
+    "plot_front",
+    "study_hypervolume",
+    "trial_front",
+    "write_report",
+]
+
+_HOMES = {
+    "sbp_tune.study.results": ("StudyResults", "load_study"),
+    "analysis.controls": ("compare_with_dense",),
+    "analysis.export": ("export_config", "pick_trial"),
+    "analysis.figures": ("energy_bill_info", "pareto_front_info", "plot_energy_bill", "plot_front"),
+    "analysis.pareto": ("front_mask", "hypervolume", "knee", "study_hypervolume", "trial_front"),
+    "analysis.report": ("write_report",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

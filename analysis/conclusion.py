@@ -1,0 +1,100 @@
+"""What a study shows, in plain sentences computed from its data."""
+
+from __future__ import annotations
+
+import math
+
+from analysis.controls import compare_with_dense, dense_curve
+from analysis.energy_bill import energy_bill_info
+from analysis.trials import devices, estimator, is_complete, metric, records
+from analysis.units import readable_energy, readable_metric
+from sbp_tune.study.results import StudyResults
+
+
+def conclusion(study: StudyResults) -> list[str]:
+    """Sentences, plain text: trials, most accurate trial, sparse against dense, source of the energy figures."""
+    sentences = [_trials(study)]
+    if (is_complete(study) & metric(study, "val_accuracy").notna()).any():
+        sentences += [_most_accurate(study), *_against_dense(study)]
+        sentences.append("Each point is one run with one seed, so differences are not yet confirmed.")
+    return [*sentences, *_caution(study)]
+
+
+def _trials(study: StudyResults) -> str:
+    states = study.trials["state"].value_counts()
+    words = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "running": "still running"}
+    counts = [f"{states.get(state, 0)} {word}" for state, word in words.items() if state != "running"]
+    if "running" in states:
+        counts.append(f"{states['running']} {words['running']}")
+    return f"{_count(len(study.trials), 'trial')}: {', '.join(counts)}."
+
+
+def _most_accurate(study: StudyResults) -> str:
+    accuracy = metric(study, "val_accuracy").where(is_complete(study))
+    # of equally accurate trials the one that cost least
+    trials = study.trials[["trial"]].assign(
+        estimator=estimator(study), accuracy=accuracy, loss=-accuracy, kwh=metric(study, "kwh")
+    )
+    best = records(trials.sort_values(["loss", "kwh"]))[0]
+    cost = readable_energy(best["kwh"]) if best["kwh"] == best["kwh"] else "an energy that was not recorded"
+    return (
+        f"The most accurate complete trial is trial {best['trial']} ({best['estimator']}): "
+        f"{_percent(best['accuracy'])} validation accuracy for {cost}."
+    )
+
+
+def _against_dense(study: StudyResults) -> list[str]:
+    sparse = compare_with_dense(study)
+    if dense_curve(study).empty:
+        return ["There is no complete dense control, so nothing can be said of sparse against dense training."]
+    if sparse.empty:
+        return ["No sparse trial is complete."]
+    above = sparse[sparse["verdict"] == "above"]
+    if above.empty:
+        sentences = ["No sparse trial lies above the dense control curve."]
+    else:
+        verb = "lies" if len(above) == 1 else "lie"
+        best = records(above.sort_values("lead"))[-1]
+        sentences = [
+            f"{_count(len(above), 'sparse trial')} {verb} above the dense control curve.",
+            f"The largest lead has trial {best['trial']} ({best['estimator']}): {_percent(best['val_accuracy'])} "
+            f"for {readable_energy(best['kwh'])}, {100 * best['lead']:.2f} percentage points more than dense "
+            f"training with at least that energy ({_percent(best['dense_accuracy'])}).",
+        ]
+    alone = int((sparse["verdict"] == "no control").sum())
+    if alone:
+        sentences.append(
+            f"{_count(alone, 'sparse trial')} used less or more energy than any dense control and cannot be compared."
+        )
+    return sentences
+
+
+def _caution(study: StudyResults) -> list[str]:
+    total = energy_bill_info(study).total
+    sentences = [_source(total["measured_kwh"], total["kwh"])]
+    if total["unrecorded"]:
+        sentences.append(f"The energy of {_count(int(total['unrecorded']), 'trial')} is not known.")
+    if len(devices(study)) > 1:
+        names = ", ".join(devices(study))
+        sentences.append(f"The trials ran on different devices ({names}): compare kWh within one only.")
+    return sentences
+
+
+def _source(measured_kwh: float, kwh: float) -> str:
+    if not kwh > 0:
+        return "No energy was recorded."
+    if math.isnan(measured_kwh):
+        return "Which part of the energy was measured is not known."
+    if measured_kwh == 0:
+        return "No energy was measured: all of it comes from a model."
+    if measured_kwh >= kwh * (1 - 1e-9):
+        return "All energy was measured."
+    return f"{100 * measured_kwh / kwh:.1f} % of the energy was measured, the rest comes from a model."
+
+
+def _percent(accuracy: float) -> str:
+    return readable_metric("val_accuracy", accuracy)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,59 @@
+"""Whether sparse training beats dense training of the same energy: the comparison behind every claim."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.trials import estimator, is_complete, is_dense_control, metric
+from sbp_tune.study.results import StudyResults
+
+
+def dense_curve(study: StudyResults) -> pd.DataFrame:
+    """The dense-control curve: columns kwh and val_accuracy [n controls], by kwh ascending.
+
+    Accuracy is the best of any complete dense control of at most that energy, so that a control that
+    wasted energy does not lower the bar. Controls with a NaN are left out.
+    """
+    controls = pd.DataFrame({"kwh": metric(study, "kwh"), "val_accuracy": metric(study, "val_accuracy")})
+    controls = controls[is_dense_control(study)].dropna().sort_values(["kwh", "val_accuracy"])
+    controls["val_accuracy"] = controls["val_accuracy"].cummax()
+    return controls.drop_duplicates("kwh", keep="last").reset_index(drop=True)
+
+
+def compare_with_dense(study: StudyResults) -> pd.DataFrame:
+    """Each complete sparse trial against dense training of equal energy, one row each.
+
+    Columns: trial, estimator, kwh, val_accuracy, dense_accuracy (the straight line between the dense
+    controls at that kWh; beyond the cheapest or dearest control, that control's accuracy), lead
+    (val_accuracy - dense_accuracy, a fraction) and verdict:
+
+    - 'above': more accurate than the curve at equal energy, or no worse than the cheapest control for
+      less energy. No dense control dominates such a point.
+    - 'not above': on or below the curve.
+    - 'no control': cheaper and worse than the cheapest control, or dearer and better than the dearest:
+      no dense run of that cost says whether dense training would do as well. All trials, without controls.
+
+    Trials without kwh or val_accuracy are left out.
+    """
+    trials = pd.DataFrame(
+        {
+            "trial": study.trials["trial"],
+            "estimator": estimator(study),
+            "kwh": metric(study, "kwh"),
+            "val_accuracy": metric(study, "val_accuracy"),
+        }
+    )
+    sparse = is_complete(study) & ~trials["estimator"].isin(["dense", "unknown"])
+    trials = trials[sparse].dropna().reset_index(drop=True)
+    curve = dense_curve(study)
+    if curve.empty:
+        return trials.assign(dense_accuracy=np.nan, lead=np.nan, verdict="no control")
+    dense = np.interp(trials["kwh"], curve["kwh"], curve["val_accuracy"])
+    lead = trials["val_accuracy"] - dense
+    cheaper = trials["kwh"] < curve["kwh"].iloc[0]
+    dearer = trials["kwh"] > curve["kwh"].iloc[-1]
+    no_control = (cheaper & (lead < 0)) | (dearer & (lead > 0))
+    above = (lead > 0) | (cheaper & (lead == 0))
+    verdict = np.select([no_control, above], ["no control", "above"], default="not above")
+    return trials.assign(dense_accuracy=dense, lead=lead, verdict=verdict)

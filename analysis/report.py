@@ -1,0 +1,128 @@
+"""The report of a study: one HTML file that opens from disk, without a network."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.conclusion import conclusion
+from analysis.energy_bill import COMPONENTS, energy_bill_info
+from analysis.figures import plot_energy_bill, plot_front
+from analysis.page import figure_html, folded, page, paragraph, table
+from analysis.pareto import trial_front
+from analysis.text import escaped
+from analysis.trials import devices, estimator, is_dense_control, metric, varying_config
+from analysis.units import readable_energy, readable_metric
+from sbp_tune import __version__
+from sbp_tune.files import write_text_atomic, yaml_text
+from sbp_tune.study.results import StudyResults
+
+_METRIC_HEADERS = {
+    "val_accuracy": "val. accuracy",
+    "kwh": "energy",
+    "kwh_measured_share": "measured",
+    "co2_kg": "CO₂eq",
+    "train_time_s": "time",
+    "tflop": "TFLOP",
+}
+
+
+def write_report(study: StudyResults, output: Path) -> Path:
+    """Writes the report of a study in any state to `output` (HTML, under 6 MB), and returns that path.
+
+    The file is replaced in one step. Energies are in kWh, Wh or mWh and say what part was measured; what
+    was not recorded is a dash. All text of the study is escaped.
+    """
+    sections = [
+        f"<h1>{escaped(study.name)}</h1>",
+        paragraph(" ".join(conclusion(study)), "conclusion"),
+        "<h2>Accuracy against energy</h2>",
+        figure_html(plot_front(study), height=520),
+        *_front(study),
+        *_controls(study),
+        *_energy_bill(study),
+        *_failures(study),
+        *_facts(study),
+    ]
+    document = page(f"{study.name} · sbp-tune", "\n".join(sections))
+    # half a character in a name cannot be encoded; it must not cost the report
+    write_text_atomic(output, document.encode("utf-8", "replace").decode("utf-8"))
+    return Path(output)
+
+
+def _front(study: StudyResults) -> list[str]:
+    names = " and ".join(f"{name} ({direction})" for name, direction in study.objectives.items())
+    note = f"Trials that no other complete trial beats in {names}, dense controls included."
+    rows = trial_front(study).index
+    body = table(_trial_table(study, rows)) if len(rows) else paragraph("No trial has finished.")
+    return ["<h2>Pareto front</h2>", paragraph(note, "note"), body]
+
+
+def _controls(study: StudyResults) -> list[str]:
+    rows = study.trials.index[is_dense_control(study)]
+    if not len(rows):
+        return ["<h2>Dense controls</h2>", paragraph("No dense control has finished.")]
+    ordered = metric(study, "kwh")[rows].sort_values().index
+    note = "Dense training with fewer epochs or other settings of equal cost; a sparse method must beat their curve."
+    return ["<h2>Dense controls</h2>", paragraph(note, "note"), table(_trial_table(study, ordered))]
+
+
+def _trial_table(study: StudyResults, rows: pd.Index) -> pd.DataFrame:
+    columns: dict[str, pd.Series] = {"trial": study.trials["trial"], "estimator": estimator(study)}
+    for name, header in _METRIC_HEADERS.items():
+        columns[header] = metric(study, name).map(lambda value, name=name: readable_metric(name, value))
+    config = varying_config(study).loc[rows]
+    return pd.concat([pd.DataFrame(columns).loc[rows], config.dropna(axis=1, how="all")], axis=1)
+
+
+def _energy_bill(study: StudyResults) -> list[str]:
+    bill = energy_bill_info(study)
+    parts = bill.components.rename(index=COMPONENTS).reset_index()
+    parts["share"] = (parts["kwh"] / bill.total["kwh"]).map(lambda share: f"{100 * share:.1f} %")
+    parts["kwh"] = parts["kwh"].map(readable_energy)
+    note = "All trials, the stopped and failed ones included; not the idle time of the machines between trials."
+    height = 130 + 45 * len(bill.groups)
+    return [
+        "<h2>Energy bill</h2>",
+        paragraph(note, "note"),
+        figure_html(plot_energy_bill(study), height),
+        table(parts.rename(columns={"kwh": "energy"})) if len(parts) else "",
+        "<br>",
+        table(_group_table(bill.groups, bill.total)),
+    ]
+
+
+def _group_table(groups: pd.DataFrame, total: pd.Series) -> pd.DataFrame:
+    rows = pd.concat([groups, total.to_frame("All trials").T])
+    return pd.DataFrame(
+        {
+            "group": rows.index,
+            "trials": rows["trials"].astype(int).array,
+            "energy": rows["kwh"].map(readable_energy).array,
+            "measured": [readable_metric("kwh_measured_share", share) for share in rows["measured_kwh"] / rows["kwh"]],
+            "CO₂eq": [readable_metric("co2_kg", kg) for kg in rows["co2_kg"]],
+            "trials without a record": rows["unrecorded"].astype(int).array,
+        }
+    )
+
+
+def _failures(study: StudyResults) -> list[str]:
+    failed = study.trials[study.trials["state"] == "failed"]
+    if failed.empty:
+        return []
+    errors = failed["error"].fillna("no message") if "error" in failed else "no message"
+    rows = pd.DataFrame({"trial": failed["trial"], "estimator": estimator(study)[failed.index], "error": errors})
+    return ["<h2>Failed trials</h2>", table(rows)]
+
+
+def _facts(study: StudyResults) -> list[str]:
+    facts = {
+        "study directory": study.path,
+        "devices": ", ".join(devices(study)) or "not recorded",
+        **study.versions,
+        "report": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, sbp-tune {__version__}",
+    }
+    rows = pd.DataFrame({"fact": list(facts), "value": [str(value) for value in facts.values()]})
+    return ["<h2>Study</h2>", table(rows), folded("Study file", yaml_text(study.study))]

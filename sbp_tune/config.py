@@ -1,0 +1,242 @@
+"""TrainConfig: everything one training run needs, and the format that `export` writes.
+
+Strict: an unknown key, a wrong type or an impossible value is an error that names the dotted key,
+what was found and what is allowed. Numbers carry their unit in the field's description.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sbp_tune.errors import InputError
+from sbp_tune.files import parse_yaml, read_yaml
+
+
+def plugin_names(folder: str) -> list[str]:
+    """Names of the plug-ins in a folder of this package: one public file each, listed without import."""
+    path = Path(__file__).parent / folder
+    return sorted(module.name for module in pkgutil.iter_modules([str(path)]) if module.name[0] != "_")
+
+
+def _plugin(folder: str) -> AfterValidator:
+    def check(name: str) -> str:
+        names = plugin_names(folder)
+        if name not in names:
+            raise ValueError(f"allowed: {', '.join(names)}{_near(name, names)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _fraction(value: float) -> float:
+    if value > 1:
+        raise ValueError(
+            f"p is a fraction, not a percent: the part that is kept, in (0, 1] ({value:g} % is {value / 100:g})"
+        )
+    if value <= 0:
+        raise ValueError("allowed: the fraction that is kept, in (0, 1]")
+    return value
+
+
+KeepFraction = Annotated[float, AfterValidator(_fraction)]
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, no unknown keys, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class DataConfig(Section):
+    """Which images, how they are split, and how they are fed."""
+
+    name: Annotated[str, _plugin("vision/datasets")] = Field("digits", description="data set")
+    root: str | None = Field(None, description="folder of the data; needed by all but digits")
+    batch_size: int = Field(128, ge=1, description="images per optimizer step")
+    image_size: int | None = Field(None, ge=8, le=1024, description="pixels per side after resizing; none: as stored")
+    subset: int | None = Field(None, ge=2, description="training images to use, drawn stratified by class; none: all")
+    val_fraction: float = Field(0.2, gt=0, lt=1, description="part of the images held out where no split is given")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="part held out for the test where no split is given")
+    split_seed: int = Field(0, ge=0, description="seed of splits and subsets; the same for all trials")
+    augment: Literal["none", "flip", "crop", "crop_flip"] = Field("none", description="per image, on the device")
+    skip_unreadable: bool = Field(False, description="leave out images that cannot be decoded instead of stopping")
+    download: bool = Field(False, description="may use the network to fetch a torchvision data set")
+
+
+class ModelConfig(Section):
+    """Which network. The number of classes and of input channels follows from the data."""
+
+    name: str = Field("small_cnn", min_length=1, description="small_cnn, a torchvision classifier, or module:Class")
+    args: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of the model")
+    stem: Literal["imagenet", "cifar"] = Field("imagenet", description="cifar: first layers keep the resolution")
+    init: Literal["default", "he"] = Field(
+        "default", description="he: He normal, fan-out, for all conv and linear layers"
+    )
+    pretrained: bool = Field(False, description="torchvision's default weights; may use the network")
+
+
+class OptimizerConfig(Section):
+    """Optimizer. Normalisation parameters and biases are not decayed less than weights, as in the papers."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0, le=100, description="peak learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    nesterov: bool = Field(False, description="sgd only")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="adam and adamw only", strict=False
+    )
+    weight_decay: float = Field(0.0, ge=0, le=10)
+
+
+class LrScheduleConfig(Section):
+    """Learning rate over the epochs, stepped once an epoch."""
+
+    name: Literal["constant", "cosine", "step"] = "cosine"
+    warmup_epochs: int = Field(0, ge=0, description="epochs of linear increase to the peak")
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), description="step only: fractions of the epochs", strict=False
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="step only: factor at each milestone")
+
+
+class EarlyStoppingConfig(Section):
+    """Stops a run whose metric no longer improves; the same rule in every arm of a comparison."""
+
+    metric: Literal["val_loss", "val_accuracy"] = "val_loss"
+    patience: int = Field(10, ge=1, description="epochs without improvement")
+    min_delta: float = Field(0.0, ge=0, description="least change that counts, in the metric's own unit")
+
+
+class SparsityConfig(Section):
+    """Which part of the backward pass is computed (design: estimator), and how it changes over the epochs."""
+
+    estimator: Annotated[str, _plugin("sparsity/estimators")] = "dense"
+    schedule: Literal["constant", "linear", "exponential"] = "constant"
+    p0: KeepFraction = Field(1.0, description="keep fraction at epoch 0")
+    k: float = Field(0.0, ge=0, description="decay per epoch: p0 - k t, or p0 exp(-k t)")
+    p_min: KeepFraction = Field(0.05, description="floor of the keep fraction")
+
+
+class EnergyConfig(Section):
+    """Where the electricity comes from, and the models used where no counter can be read."""
+
+    country: str | None = Field(None, pattern="^[A-Z]{3}$", description="ISO 3166 alpha-3; none: no CO2 figure")
+    pue: float = Field(1.0, ge=1, le=5, description="power usage effectiveness of the building; applied to CO2 only")
+    cpu_idle_w: float = Field(10.0, ge=0, description="W of the idle processor; a run is billed its share of the cores")
+    cpu_busy_w: float = Field(6.0, ge=0, description="W more for each busy core")
+    ram_w_per_gb: float = Field(0.375, ge=0, description="W per GB of resident memory")
+
+
+class TrainConfig(Section):
+    """One training run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr_schedule: LrScheduleConfig = LrScheduleConfig()
+    sparsity: SparsityConfig = SparsityConfig()
+    energy: EnergyConfig = EnergyConfig()
+    epochs: int = Field(10, ge=1, description="planned epochs; schedules span these even with early stopping")
+    seed: int = Field(0, ge=0, lt=2**32, description="of initialisation, data order and augmentation")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16 use autocast")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    early_stopping: EarlyStoppingConfig | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cpu_threads: int | None = Field(None, ge=1, description="torch's threads; part of what makes a CPU run repeatable")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.lr_schedule.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"lr_schedule.warmup_epochs: {self.lr_schedule.warmup_epochs}: must be below epochs ({self.epochs})"
+            )
+        return self
+
+
+def is_meaningless(key: str, values: dict[str, Any]) -> bool:
+    """Whether a dotted config key has no effect given the other values (flat, dotted)."""
+    if not key.startswith("sparsity.") or key == "sparsity.estimator":
+        return False
+    if values.get("sparsity.estimator", "dense") == "dense":
+        return True
+    return key in ("sparsity.k", "sparsity.p_min") and values.get("sparsity.schedule", "constant") == "constant"
+
+
+def load_config(path: Path | str) -> TrainConfig:
+    """Reads a config file; InputError lists every problem with the file and the dotted key."""
+    return check_config(read_yaml(path), source=str(path))
+
+
+def config_from_text(text: str, source: str = "config") -> TrainConfig:
+    """As `load_config`, from YAML text."""
+    return check_config(parse_yaml(text, source), source)
+
+
+def check_config(data: Any, source: str, prefix: str = "") -> TrainConfig:
+    """Plain data to a TrainConfig; InputError lines read 'source: prefix.key: problem'."""
+    return validate(TrainConfig, data, source, prefix)
+
+
+T = typing.TypeVar("T", bound=BaseModel)
+
+
+def validate(model: type[T], data: Any, source: str, prefix: str = "") -> T:
+    """Validates plain data; InputError holds one line per problem, each with its dotted key."""
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise InputError(f"{source}: {prefix or 'the file'}: found {found}, needs a mapping of keys to values")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InputError([f"{source}: {line}" for line in _problems(error, model, prefix)]) from error
+
+
+def _problems(error: ValidationError, model: type[BaseModel], prefix: str) -> list[str]:
+    lines = []
+    for item in error.errors(include_url=False):
+        loc = item["loc"]
+        key = ".".join([prefix, *map(str, loc)] if prefix else map(str, loc))
+        value = _short(item["input"])
+        match item["type"]:
+            case "extra_forbidden":
+                names = _field_names(model, loc[:-1])
+                text = f"{key}: unknown key{_near(str(loc[-1]), names)}; allowed: {', '.join(names)}"
+            case "missing":
+                text = f"{key}: missing"
+            case "value_error" if not loc:
+                text = f"{prefix}.{item['ctx']['error']}" if prefix else str(item["ctx"]["error"])
+            case "value_error":
+                text = f"{key}: found {value}; {item['ctx']['error']}"
+            case "literal_error":
+                text = f"{key}: found {value}; allowed: {item['ctx']['expected']}"
+            case _:
+                text = f"{key}: found {value}; {item['msg'][0].lower()}{item['msg'][1:]}"
+        lines.append(text)
+    return lines
+
+
+def _field_names(model: Any, path: tuple[Any, ...]) -> list[str]:
+    """Keys allowed at a place of the config, found by walking the annotations."""
+    for step in path:
+        if isinstance(step, str) and hasattr(model, "model_fields") and step in model.model_fields:
+            model = model.model_fields[step].annotation
+        if typing.get_origin(model) in (typing.Union, types.UnionType):
+            model = next((arm for arm in typing.get_args(model) if hasattr(arm, "model_fields")), None)
+    return list(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _near(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

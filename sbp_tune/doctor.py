@@ -1,0 +1,116 @@
+"""What this machine can measure, what will be modelled, and which versions are installed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbp_tune.config import EnergyConfig
+from sbp_tune.energy.gpu import energy_source
+from sbp_tune.energy.nvml import Nvml, system_nvml
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PACKAGES = ("torch", "torchvision", "ray", "optuna", "codecarbon")
+_HOW = {"counter": "its energy counter", "integrated": "summing up its power readings"}
+
+
+def doctor_facts(
+    energy: EnergyConfig | None = None, nvml: Nvml | None = None, powercap: Path = Path("/sys/class/powercap")
+) -> dict[str, Any]:
+    """Plain data, by topic; imports none of the packages it lists, asks no network.
+
+    energy: the coefficients of the models; nvml, powercap: for tests. Powers in W, memory in GB (1e9 bytes).
+    """
+    import psutil
+
+    energy = energy or EnergyConfig()
+    nvml = nvml or system_nvml()
+    gpus = [dataclasses.asdict(gpu) | {"energy": energy_source(gpu.uuid, nvml)} for gpu in nvml.inventory()]
+    return {
+        "gpus": gpus,
+        "no_gpu_reason": nvml.reason,
+        "rapl": _rapl(powercap),
+        "cpu": {
+            "model": _cpu_model(),
+            "logical_cores": os.cpu_count(),
+            "physical_cores": psutil.cpu_count(logical=False),
+        },
+        "ram_gb": psutil.virtual_memory().total / 1e9,
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "measured": {gpu["uuid"]: gpu["energy"] for gpu in gpus if gpu["energy"] != "none"},
+        "modelled": {
+            "cpu": f"{energy.cpu_idle_w:g} W idle + {energy.cpu_busy_w:g} W per busy core",
+            "ram": f"{energy.ram_w_per_gb:g} W/GB",
+        },
+    }
+
+
+def print_doctor(console: Console, facts: dict[str, Any] | None = None) -> None:
+    """Shows `doctor_facts` as tables and one plain sentence on what energy figures will mean here."""
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = doctor_facts() if facts is None else facts
+    cpu = facts["cpu"]
+    machine = Table("Machine", "")
+    machine.add_row("Processor", Text(cpu["model"]))
+    machine.add_row("Cores", f"{cpu['logical_cores']} logical, {cpu['physical_cores'] or 'unknown'} physical")
+    machine.add_row("Memory", f"{facts['ram_gb']:.1f} GB")
+    machine.add_row("RAPL", facts["rapl"])
+    if not facts["gpus"]:
+        machine.add_row("GPU", Text(f"none ({facts['no_gpu_reason']})"))
+    console.print(machine)
+
+    if facts["gpus"]:
+        gpus = Table("GPU", "Name", "UUID", "Energy", "Power limit")
+        for gpu in facts["gpus"]:
+            limit = f"{gpu['power_limit_w']:.0f} W" if gpu["power_limit_w"] else "unknown"
+            gpus.add_row(str(gpu["index"]), Text(gpu["name"]), Text(gpu["uuid"]), gpu["energy"], limit)
+        console.print(gpus)
+
+    versions = Table("Software", "Version")
+    for name, version in facts["versions"].items():
+        versions.add_row(name, version or "not installed")
+    console.print(versions)
+    console.print(Text(summary(facts)))
+
+
+def summary(facts: dict[str, Any]) -> str:
+    """One sentence: what is measured on this machine, and by which formula the rest is modelled."""
+    gpus, measured = facts["gpus"], facts["measured"]
+    if not gpus:
+        gpu = f"the GPU is not measured (no GPU: {facts['no_gpu_reason']})"
+    elif len(measured) < len(gpus):
+        gpu = f"{len(measured)} of {len(gpus)} GPUs can be measured (see the table)"
+    else:
+        gpu = f"GPU energy will be measured by {' and '.join(_HOW[how] for how in sorted(set(measured.values())))}"
+    modelled = facts["modelled"]
+    return f"On this machine {gpu}; CPU and RAM energy will be modelled: {modelled['cpu']}, {modelled['ram']}."
+
+
+def _rapl(powercap: Path) -> str:
+    counters = list(powercap.glob("intel-rapl:*/energy_uj"))
+    if not counters:
+        return "absent"
+    readable = all(os.access(counter, os.R_OK) for counter in counters)
+    return "readable" if readable else "present, but not readable (permission)"
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,37 @@
+"""Optimizers and learning-rate schedules of the config, by torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from sbp_tune.config import LrScheduleConfig, OptimizerConfig
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW over all trainable parameters."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **common)
+    adam = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return adam(parameters, betas=config.betas, **common)
+
+
+def lr_factor(config: LrScheduleConfig, epoch: int, epochs: int) -> float:
+    """Factor on the peak learning rate in an epoch (from 0) of `epochs`; never 0, so that no epoch is idle.
+
+    Warm-up rises linearly and reaches the peak after `warmup_epochs`; cosine then falls over the
+    epochs that are left (SGDR, equation 5), step multiplies by gamma at each milestone.
+    """
+    if epoch < config.warmup_epochs:
+        return (epoch + 1) / (config.warmup_epochs + 1)
+    if config.name == "cosine":
+        position = (epoch - config.warmup_epochs) / (epochs - config.warmup_epochs)
+        return (1 + math.cos(math.pi * position)) / 2
+    if config.name == "step":
+        return float(config.gamma ** sum(epoch >= milestone * epochs for milestone in config.milestones))
+    return 1.0

@@ -1,0 +1,7 @@
+"""dense: everything is computed. Bias none, cost of a step 1: what every other estimator must beat."""
+
+from sbp_tune.sparsity.estimators._base import Estimator
+
+
+class Dense(Estimator):
+    """The ordinary backward pass."""

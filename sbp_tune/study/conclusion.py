@@ -1,0 +1,72 @@
+"""What the terminal says when a search has ended: the front, the bill, and what to type next."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from sbp_tune.study.results import StudyResults
+from sbp_tune.units import readable_energy, readable_metric
+
+_COLUMNS = ("epoch", "val_accuracy", "kwh", "train_time_s", "tflop")
+
+
+def print_conclusion(
+    results: StudyResults, front: pd.DataFrame, interrupted: bool, console: Console | None = None
+) -> None:
+    """Prints the front as a table, the energy of the study, the files, and the next commands."""
+    console = console or Console()
+    console.print(_front_table(results, front) if len(front) else "No trial was trained to its end.")
+    trials = results.trials
+    counts = trials["state"].value_counts()
+    states = ", ".join(
+        f"{counts[state]} {state}" for state in ("complete", "stopped", "failed", "running") if state in counts
+    )
+    kwh = trials["kwh"].sum()
+    measured = (trials["kwh"] * trials["kwh_measured_share"]).sum() / kwh if kwh else math.nan
+    share = "" if math.isnan(measured) else f", {100 * measured:.0f} % of it measured, the rest modelled"
+    _say(console, f"{len(trials)} trials: {states}. Energy of all trials: {readable_energy(kwh)}{share}.")
+    for number, error in trials.loc[trials["state"] == "failed", ["trial", "error"]].itertuples(index=False):
+        _say(console, f"trial {number} failed: {error}")
+    path = results.path
+    _say(console, f"Report: {path / 'report.html'}   tables: {path / 'trials.csv'}, {path / 'front.csv'}")
+    if interrupted:
+        commands = [f"sbp-tune resume {path}", f"sbp-tune report {path}"]
+    else:
+        commands = [
+            f"sbp-tune train {path / 'best.yaml'}",
+            f"sbp-tune export {path} --pick max-accuracy -o best.yaml",
+            f"sbp-tune search {path / 'study.yaml'} --name {results.name}-2 --set search.seed=1",
+        ]
+    _say(console, "Interrupted; nothing that finished is lost. Next:" if interrupted else "Next:")
+    for command in commands:
+        _say(console, f"  {command}")
+
+
+def _front_table(results: StudyResults, front: pd.DataFrame) -> Table:
+    table = Table(title=f"Front of {results.name}: {' against '.join(results.objectives)}", title_justify="left")
+    table.add_column("trial", justify="right")
+    table.add_column("estimator")
+    columns = [name for name in _COLUMNS if name in front]
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in front.to_dict("records"):
+        table.add_row(str(row["trial"]), _estimator(row), *(_cell(name, row[name]) for name in columns))
+    return table
+
+
+def _estimator(row: dict[str, Any]) -> str:
+    label = str(row.get("config.sparsity.estimator", ""))
+    return f"{label} (control)" if row["kind"] == "baseline" and label == "dense" else label
+
+
+def _cell(name: str, value: float) -> str:
+    return f"{value:.0f}" if name == "epoch" else readable_metric(name, value)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

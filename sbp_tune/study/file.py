@@ -1,0 +1,180 @@
+"""The study file: what to train, what to vary, what to compare with, on which machines."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sbp_tune.config import EnergyConfig, Section, validate
+from sbp_tune.errors import InputError
+from sbp_tune.files import parse_yaml, read_yaml
+from sbp_tune.study.space import Space, check_point, complete_config, nested, parse_space
+
+OBJECTIVES = (
+    "val_accuracy",
+    "f1",
+    "roc_auc",
+    "precision",
+    "recall",
+    "val_loss",
+    "kwh",
+    "co2_kg",
+    "train_time_s",
+    "tflop",
+)
+
+
+class SearchConfig(Section):
+    """How trials are proposed."""
+
+    sampler: Literal["tpe", "random", "nsga2"] = Field("tpe", description="Optuna's sampler")
+    trials: int = Field(
+        32, ge=1, le=100_000, description="proposed trials (for each point of a grid), without baselines"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
+    scheduler: Literal["none"] = Field("none", description="none: every trial trains to its end")
+    concurrent: int | None = Field(None, ge=1, description="trials at a time; none: as many as the machines hold")
+
+
+class BudgetConfig(Section):
+    """What ends the search early; trials that run then are stopped and kept out of the front."""
+
+    kwh: float | None = Field(None, gt=0, description="kWh of all trials together")
+    hours: float | None = Field(None, gt=0, description="hours of wall time")
+
+
+class ResourcesConfig(Section):
+    """What one trial occupies."""
+
+    cpu: int = Field(1, ge=1, description="cores, and torch's threads")
+    gpu: float = Field(0.0, ge=0, description="GPUs; below 1: a part of one")
+
+
+class StudyFile(Section):
+    """A study file as read, before its space is compiled."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
+        description="of the results folder"
+    )
+    trainable: str = Field("trainables.sparse_backprop:SparseBackprop", pattern=r"^[\w.]+:\w+$")
+    objectives: dict[Literal[OBJECTIVES], Literal["max", "min"]] = Field(
+        {"val_accuracy": "max", "kwh": "min"}, min_length=1
+    )  # type: ignore[valid-type]
+    config: dict[str, Any]
+    baselines: list[dict[str, Any]] = Field(default_factory=list)
+    search: SearchConfig = SearchConfig()
+    budget: BudgetConfig = BudgetConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    energy: EnergyConfig = EnergyConfig()
+
+
+class Study:
+    """A validated study file with its compiled space and the points of its baselines and grid."""
+
+    def __init__(self, document: Any, source: str) -> None:
+        self.file = validate(StudyFile, document, source)
+        self.source = source
+        if "energy" in self.file.config:
+            raise InputError(f"{source}: config.energy: belongs at the top level (energy:), the same for all trials")
+        self.space: Space = parse_space(self.file.config, source)
+        self.baselines = self._baseline_points()
+        self.grid = list(self.space.grid_points())
+        if self.file.search.trials > 1 and self._is_exhausted_by_grid() and "search" in document:
+            if "trials" in document["search"]:
+                raise InputError(
+                    f"{source}: search.trials: found {self.file.search.trials}; every parameter is a grid, which runs once: "
+                    "leave it out, or repeat with a grid over seed"
+                )
+        self.document = self._resolved_document()
+
+    @property
+    def proposed_trials(self) -> int:
+        """Trials besides the baselines."""
+        return len(self.grid) * (1 if self._is_exhausted_by_grid() else self.file.search.trials)
+
+    @property
+    def total_trials(self) -> int:
+        """All trials, baselines included."""
+        return self.proposed_trials + len(self.baselines)
+
+    def train_config(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The complete config of a trial at a point of the space, plain data."""
+        config = self.space.config(values)
+        config["energy"] = self.file.energy.model_dump()
+        config.setdefault("cpu_threads", self.file.resources.cpu)
+        config.setdefault("device", "cuda" if self.file.resources.gpu > 0 else "cpu")
+        return complete_config(config)
+
+    def _is_exhausted_by_grid(self) -> bool:
+        return all(parameter.domain.kind == "grid" for parameter in self.space.parameters)
+
+    def _baseline_points(self) -> list[dict[str, Any]]:
+        points, problems = [], []
+        for index, overrides in enumerate(self.file.baselines):
+            where = f"baselines.{index}"
+            try:
+                points.append(check_point(self.space, _flat(overrides), self.source, where))
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(problems)
+        return points
+
+    def _resolved_document(self) -> dict[str, Any]:
+        """Plain data of the whole study, defaults written out: what study.yaml keeps."""
+        document = self.file.model_dump(mode="json")
+        document["search"]["trials"] = math.ceil(self.proposed_trials / len(self.grid))
+        return document
+
+
+def load_study_file(path: Path | str, overrides: list[str] | None = None, name: str | None = None) -> Study:
+    """Reads and checks a study file; `overrides` are `dotted.key=YAML value`. InputError lists every problem."""
+    document = read_yaml(path)
+    source = str(path)
+    if overrides:
+        if not isinstance(document, dict):
+            validate(StudyFile, document, source)
+        for override in overrides:
+            _set(document, override)
+    if name is not None and isinstance(document, dict):
+        document["name"] = name
+    return Study(document, source)
+
+
+def _set(document: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    source = f"--set {override}"
+    if not equals or not key or any(not part for part in key.split(".")):
+        raise InputError(f"{source}: needs key=value with a dotted key of the study file, as in search.trials=8")
+    value = parse_yaml(text, source)
+    *parents, leaf = key.split(".")
+    node: Any = document
+    for depth, part in enumerate(parents):
+        child = node[_index(node, part, source)] if isinstance(node, list) else node.setdefault(part, {})
+        if not isinstance(child, dict | list):
+            raise InputError(f"{source}: {'.'.join(parents[: depth + 1])} is {child!r}, not a section")
+        node = child
+    node[_index(node, leaf, source) if isinstance(node, list) else leaf] = value
+
+
+def _index(node: list[Any], part: str, source: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise InputError(f"{source}: {part} is not one of the list's places 0 to {len(node) - 1}")
+    return int(part)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested or dotted keys to dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+__all__ = ["OBJECTIVES", "Study", "StudyFile", "load_study_file", "nested"]

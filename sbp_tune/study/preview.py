@@ -1,0 +1,59 @@
+"""What `search --dry-run` prints: the resolved space, the baselines, how many trials, and where they would run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sbp_tune.study.file import Study
+from sbp_tune.study.launch import check_on_this_machine, connected_ray
+from sbp_tune.study.placement import local_nodes, places, ray_nodes, trials_at_a_time
+
+
+def print_preview(study: Study, path: Path, address: str | None, console: Console | None = None) -> None:
+    """Checks data and models too; InputError as `search` would raise it."""
+    console = console or Console()
+    check_on_this_machine(study, address)
+    table = Table(title=f"{study.file.name}: searched", title_justify="left")
+    for name in ("parameter", "domain", "only when"):
+        table.add_column(name)
+    for parameter in study.space.parameters:
+        when = "; ".join(f"{key} is {' or '.join(map(str, allowed))}" for key, allowed in parameter.when.items())
+        table.add_row(parameter.key, escape(str(parameter.domain)), escape(when))
+    console.print(table)
+    constants = ", ".join(f"{key} = {value}" for key, value in study.space.constants.items())
+    console.print(f"Fixed: {constants or 'nothing'}", markup=False, highlight=False)
+    for index, point in enumerate(study.baselines):
+        values = ", ".join(f"{key} = {_short(value)}" for key, value in point.items())
+        console.print(f"Baseline {index}: {values}", markup=False, highlight=False)
+    objectives = ", ".join(f"{name} ({mode})" for name, mode in study.file.objectives.items())
+    console.print(f"Objectives: {objectives}; sampler {study.file.search.sampler}, seed {study.file.search.seed}")
+    console.print(
+        f"Trials: {study.total_trials} = {len(study.baselines)} baselines + {study.proposed_trials} proposed; "
+        f"results would go to {path}",
+        markup=False,
+    )
+    _print_placement(study, address, console)
+
+
+def _print_placement(study: Study, address: str | None, console: Console) -> None:
+    if address is None:
+        nodes = local_nodes()
+    else:
+        with connected_ray(address):
+            nodes = ray_nodes()
+    resources = study.file.resources
+    for name, node in nodes.items():
+        holds = f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs"
+        console.print(f"{name}: {holds}, holds {places(node, resources)} trials", markup=False, highlight=False)
+    at_a_time = trials_at_a_time(study, nodes)
+    console.print(
+        f"A trial takes {resources.cpu} CPU and {resources.gpu:g} GPU: {at_a_time} at a time.", highlight=False
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

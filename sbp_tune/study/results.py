@@ -1,0 +1,146 @@
+"""A study directory as tidy tables, whatever state the study is in: running, crashed or finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sbp_tune.errors import InputError
+from sbp_tune.files import read_yaml, write_atomic
+from sbp_tune.study.storage import open_study
+
+# Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
+METRICS = [
+    *("epoch", "val_accuracy", "test_accuracy", "f1", "roc_auc", "precision", "recall", "loss", "val_loss"),
+    *("kwh", "kwh_gpu", "kwh_cpu", "kwh_ram", "kwh_measured_share", "co2_kg", "mean_power_w"),
+    *("train_time_s", "epoch_time_s", "tflop", "gpu_util", "peak_gpu_gb", "peak_rss_gb", "keep_fraction", "lr"),
+]
+
+_STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "RUNNING": "running"}
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """One study: `trials` has a row per trial, `epochs` a row per trial and epoch.
+
+    `trials`: trial, trial_id, state (complete, stopped, failed, running), kind (search, baseline),
+    error, device, the METRICS of the last epoch (NaN where not measured), and the whole config
+    flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
+    """
+
+    name: str
+    path: Path
+    study: dict[str, Any]
+    objectives: dict[str, str]
+    versions: dict[str, str]
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    configs: dict[int, dict[str, Any]]
+
+    def config_of(self, trial: int) -> dict[str, Any]:
+        """The complete config of a trial, nested plain data."""
+        return self.configs[trial]
+
+
+def load_study(path: Path | str) -> StudyResults:
+    """Reads a study directory. InputError where it is none; a broken trial becomes a row, not an error."""
+    path = Path(path)
+    if not (path / "study.yaml").is_file() or not (path / "study.db").is_file():
+        raise InputError(f"{path}: not a study directory (it needs study.yaml and study.db)")
+    document = read_yaml(path / "study.yaml")
+    storage = open_study(path)
+    trials, epochs, configs = [], [], {}
+    for record in storage.get_trials(deepcopy=False):
+        if record.state.name not in _STATES:  # enqueued, not started
+            continue
+        attributes = record.user_attrs
+        trial_id = attributes.get("trial_id", "")
+        rows = list(_epoch_rows(path / "ray" / trial_id)) if trial_id else []
+        last = rows[-1] if rows else {}
+        configs[record.number] = attributes.get("config", {})
+        trials.append(
+            {
+                "trial": record.number,
+                "trial_id": trial_id,
+                "state": _STATES[record.state.name],
+                "kind": "baseline" if "baseline" in attributes else "search",
+                "error": attributes.get("error"),
+                "device": last.get("device"),
+                **{name: last.get(name) for name in METRICS},
+                **flat_columns(configs[record.number]),
+            }
+        )
+        epochs += [{"trial": record.number, **{name: row.get(name) for name in METRICS}} for row in rows]
+    return StudyResults(
+        name=document["name"],
+        path=path,
+        study=document,
+        objectives=document["objectives"],
+        versions=storage.user_attrs.get("versions", {}),
+        trials=_typed(pd.DataFrame(trials, columns=None if trials else ["trial", "state", "kind", *METRICS])),
+        epochs=_typed(pd.DataFrame(epochs, columns=["trial", *METRICS])),
+        configs=configs,
+    )
+
+
+def write_tables(results: StudyResults) -> list[Path]:
+    """Writes trials.csv, trials.parquet and epochs.parquet into the study directory, each atomically."""
+    trials, epochs = results.trials, results.epochs
+    writers = {
+        "trials.csv": lambda file: trials.to_csv(file, index=False),
+        "trials.parquet": lambda file: trials.to_parquet(file, index=False),
+        "epochs.parquet": lambda file: epochs.to_parquet(file, index=False),
+    }
+    for name, writer in writers.items():
+        write_atomic(results.path / name, writer)
+    return [results.path / name for name in writers]
+
+
+def flat_columns(config: dict[str, Any], prefix: str = "config") -> dict[str, Any]:
+    """Nested config to `config.<dotted key>` columns; lists and empty mappings become JSON text."""
+    columns: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}.{key}"
+        if isinstance(value, dict) and value:
+            columns |= flat_columns(value, name)
+        else:
+            columns[name] = json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
+    return columns
+
+
+def _epoch_rows(trial_dir: Path) -> Iterator[dict[str, Any]]:
+    """Ray's result lines, one per epoch in order; an epoch run again after a resume counts as it ran last.
+
+    Ray appends to the file while we may read it, and a crash can leave half a line: that line is
+    skipped, as its epoch is run again.
+    """
+    file = trial_dir / "result.json"
+    rows: dict[int, dict[str, Any]] = {}
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                rows[row["epoch"]] = row
+    yield from (rows[epoch] for epoch in sorted(rows))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Metrics as floats (None becomes NaN), mixed columns as text, so that parquet takes every study."""
+    for name in table.columns:
+        if name in METRICS:
+            table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
+        elif len({_kind(value) for value in table[name] if value is not None}) > 1:
+            table[name] = [None if value is None else str(value) for value in table[name]]
+    return table
+
+
+def _kind(value: Any) -> type:
+    return float if type(value) is int else type(value)

@@ -1,0 +1,266 @@
+"""The search space of a study file: domains with conditions, as a define-by-run Optuna space.
+
+`Space.suggest(trial)` asks Optuna only for parameters that mean something given what was asked
+before: a domain whose `when` is not met, or that has no effect (the keep fraction of a dense trial),
+is not proposed, so the sampler never learns from a number that did nothing. It returns flat dotted
+values, and so serves Ray's OptunaSearch as its define-by-run function as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import graphlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from sbp_tune.config import TrainConfig, check_config, is_meaningless
+from sbp_tune.errors import InputError
+from sbp_tune.study.domains import Domain, parameter_value, parse_domain
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched leaf of the config and the conditions under which it means something."""
+
+    key: str
+    domain: Domain
+    when: dict[str, list[Any]] = field(default_factory=dict)  # dotted key -> allowed values, all must hold
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters in an order in which every condition comes before what depends on it, and the rest."""
+
+    parameters: tuple[Parameter, ...]
+    constants: dict[str, Any]  # flat, dotted
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Asks Optuna for every active parameter; flat dotted values. A define-by-run function."""
+        values: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if self._is_active(parameter, values):
+                values[parameter.key] = parameter.domain.suggest(trial, parameter.key)
+        return values
+
+    def point(self, fixed: dict[str, Any]) -> dict[str, Any]:
+        """Flat values of all active parameters: those given, and each other in the middle of its domain."""
+        values = self._filled(fixed)
+        return {key: value for key, value in values.items() if not is_meaningless(key, self._all(values))}
+
+    def optuna_parameters(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The part of a point that lies inside the domains, as Optuna stores it."""
+        return {
+            parameter.key: parameter_value(parameter.domain, values[parameter.key])
+            for parameter in self.parameters
+            if parameter.key in values and parameter.domain.contains(values[parameter.key])
+        }
+
+    def config(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The nested config of a point: constants, then values."""
+        return nested(self._all(values))
+
+    def grid_points(self) -> Iterator[dict[str, Any]]:
+        """Every combination of the grid domains' active values, each once; one empty point without a grid."""
+        grids = [parameter for parameter in self.parameters if parameter.domain.kind == "grid"]
+        seen = []
+        for combination in itertools.product(*(parameter.domain.samples() for parameter in grids)):
+            values: dict[str, Any] = {}
+            for parameter, value in zip(grids, combination, strict=True):
+                if self._is_active(parameter, values):
+                    values[parameter.key] = value
+            if values not in seen:
+                seen.append(values)
+                yield values
+
+    def _filled(self, fixed: dict[str, Any]) -> dict[str, Any]:
+        values = dict(fixed)
+        for parameter in self.parameters:
+            if parameter.key not in values and self._is_active(parameter, values):
+                values[parameter.key] = parameter.domain.middle()
+        return values
+
+    def _all(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {**self.constants, **values}
+
+    def _is_active(self, parameter: Parameter, values: dict[str, Any]) -> bool:
+        known = self._all(values)
+        if is_meaningless(parameter.key, known):
+            return False
+        return all(key in known and known[key] in allowed for key, allowed in parameter.when.items())
+
+    def example(self, key: str, value: Any) -> dict[str, Any]:
+        """A point that has `value` at a parameter, its conditions met: what a check validates."""
+        fixed = {key: value}
+        pending = [key]
+        by_key = {parameter.key: parameter for parameter in self.parameters}
+        while pending:
+            for needed, allowed in by_key[pending.pop()].when.items():
+                if needed in by_key and needed not in fixed:
+                    fixed[needed] = next(option for option in allowed if by_key[needed].domain.contains(option))
+                    pending.append(needed)
+        return self._filled(fixed)  # a value must be valid even where it happens to mean nothing
+
+
+def parse_space(tree: Any, source: str) -> Space:
+    """The `config` section of a study file to a Space; InputError lists every problem with its dotted key."""
+    if not isinstance(tree, dict):
+        raise InputError(f"{source}: config: found {tree!r}; needs a mapping")
+    problems: list[str] = []
+    parameters: dict[str, Parameter] = {}
+    constants: dict[str, Any] = {}
+    conditions: dict[str, dict[str, Any]] = {}
+    for key, node in _leaves(tree):
+        try:
+            parsed = parse_domain(node)
+        except ValueError as error:
+            problems.append(f"{source}: config.{key}: {error}")
+            continue
+        if parsed is None:
+            constants[key] = node
+        else:
+            parameters[key], conditions[key] = Parameter(key, parsed[0]), parsed[1]
+    if problems:
+        raise InputError(problems)
+    for key, when in conditions.items():
+        resolved, wrong = _resolve_when(key, when, parameters, constants)
+        problems += [f"{source}: config.{key}: {line}" for line in wrong]
+        parameters[key] = Parameter(key, parameters[key].domain, resolved)
+    if problems:
+        raise InputError(problems)
+    space = Space(_ordered(parameters, source), constants)
+    _check_values(space, source)
+    return space
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys to nested mappings."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):  # a.b beside a plain a: the longer key is the problem to report
+                child = node[parent] = {}
+            node = child
+        node[leaf] = copy.deepcopy(value)
+    return tree
+
+
+def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, node in tree.items():
+        key = f"{prefix}{name}"
+        is_section = isinstance(node, dict) and node and not _looks_like_domain(node)
+        if is_section:
+            yield from _leaves(node, f"{key}.")
+        else:
+            yield key, node
+
+
+def _looks_like_domain(node: dict[Any, Any]) -> bool:
+    try:
+        return parse_domain(node) is not None
+    except ValueError:
+        return True
+
+
+def _resolve_when(
+    key: str, when: dict[str, Any], parameters: dict[str, Parameter], constants: dict[str, Any]
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """Conditions by full dotted key. A short name means the nearest: a sibling first, then further out."""
+    resolved, problems = {}, []
+    for name, wanted in when.items():
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        scopes = [key.rsplit(".", depth)[0] for depth in range(1, key.count(".") + 1)]
+        candidates = [f"{scope}.{name}" for scope in scopes] + [str(name)]
+        target = next((c for c in candidates if c in parameters or c in constants), None)
+        if target is None or target == key:
+            problems.append(f"when.{name}: no such key beside it or above; looked for {', '.join(candidates)}")
+            continue
+        if target in constants:
+            options: list[Any] | None = [constants[target]]
+        else:
+            options = parameters[target].domain.options()
+            if options is None:
+                problems.append(f"when.{name}: config.{target} is {parameters[target].domain}; needs a choice or grid")
+                continue
+        if not any(option in allowed for option in options):
+            problems.append(
+                f"when.{name}: found {wanted!r}, which never happens; "
+                f"config.{target} is one of: {', '.join(map(str, options))}"
+            )
+            continue
+        try:  # a misspelt value beside a right one
+            for value in allowed:
+                check_config(nested({target: value}), source="", prefix="config")
+        except InputError as error:
+            problems.append(f"when.{name}: {error.problems[0].removeprefix(': ')}")
+            continue
+        resolved[target] = allowed
+    return resolved, problems
+
+
+def _ordered(parameters: dict[str, Parameter], source: str) -> tuple[Parameter, ...]:
+    """Conditions before what depends on them; else as written."""
+    # What decides whether other keys mean anything at all is asked first.
+    first = [key for key in ("sparsity.estimator", "sparsity.schedule") if key in parameters]
+    sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
+    for key in [*first, *parameters]:
+        implied = [key_first for key_first in first if key not in first and key.startswith("sparsity.")]
+        sorter.add(key, *[needed for needed in parameters[key].when if needed in parameters], *implied)
+    try:
+        order = list(sorter.static_order())
+    except graphlib.CycleError as error:
+        circle = " -> ".join(f"config.{key}" for key in error.args[1])
+        raise InputError(f"{source}: conditions run in a circle: {circle}") from error
+    return tuple(parameters[key] for key in order)
+
+
+def _check_values(space: Space, source: str) -> None:
+    """Every end of a range and every option must make a valid config."""
+    searched = {f"config.{parameter.key}" for parameter in space.parameters}
+    points: list[tuple[str, dict[str, Any]]] = [("", space.point({}))]
+    for parameter in space.parameters:
+        points += [(f"config.{parameter.key}", space.example(parameter.key, v)) for v in parameter.domain.samples()]
+    problems: dict[str, None] = {}  # ordered, each once
+    for own_key, point in points:
+        try:
+            check_config(space.config(point), source, prefix="config")
+        except InputError as error:
+            for problem in error.problems:
+                key = problem.removeprefix(f"{source}: ").split(":")[0]
+                if key == own_key or key not in searched:  # another parameter's fault is told with that parameter
+                    problems[problem] = None
+    if problems:
+        raise InputError(problems)
+
+
+def check_point(space: Space, values: dict[str, Any], source: str, where: str) -> dict[str, Any]:
+    """A baseline's dotted overrides to a full point; InputError where it is outside the space.
+
+    A parameter takes only values of its domain, but `sparsity.estimator: dense` is always a
+    baseline. Other keys may take any value that makes a valid config.
+    """
+    problems = []
+    for parameter in space.parameters:
+        if parameter.key not in values or parameter.domain.contains(values[parameter.key]):
+            continue
+        if (parameter.key, values[parameter.key]) != ("sparsity.estimator", "dense"):
+            problems.append(
+                f"{source}: {where}.{parameter.key}: found {values[parameter.key]!r}, "
+                f"outside the space: {parameter.domain}"
+            )
+    if problems:
+        raise InputError(problems)
+    point = space.point(values)
+    check_config(space.config(point), source, prefix=where)
+    return point
+
+
+def complete_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A valid config with every default written out, as plain data."""
+    return TrainConfig.model_validate(config).model_dump(mode="json")

@@ -1,0 +1,49 @@
+"""The Optuna storage of a study directory: study.db, which optuna-dashboard opens as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+
+def storage_url(path: Path) -> str:
+    """URL of a study directory's storage, for optuna-dashboard too."""
+    return f"sqlite:///{path.resolve() / 'study.db'}"
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # A second reader (the dashboard) may hold the file for a moment.
+    return optuna.storages.RDBStorage(storage_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+def create_study(path: Path, name: str, objectives: dict[str, str], attributes: dict[str, Any]) -> optuna.Study:
+    """Makes study.db with one direction for each objective."""
+    study = optuna.create_study(
+        storage=_storage(path),
+        study_name=name,
+        directions=["maximize" if mode == "max" else "minimize" for mode in objectives.values()],
+    )
+    study.set_metric_names(list(objectives))
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)
+    return study
+
+
+def open_study(path: Path, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+    """Opens the one study of a directory that `create_study` made, whatever its name."""
+    return optuna.load_study(storage=_storage(path), study_name=None, sampler=sampler)
+
+
+def set_attribute(study: optuna.Study, number: int, key: str, value: Any) -> None:
+    """Sets a user attribute of a trial that this process did not ask for; Optuna has no public way."""
+    trial = study.get_trials(deepcopy=False)[number]
+    study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def number_of(study: optuna.Study, trial_id: str) -> int | None:
+    """Optuna's number of the trial that ran last under a Ray trial id."""
+    trials = reversed(study.get_trials(deepcopy=False))
+    return next((trial.number for trial in trials if trial.user_attrs.get("trial_id") == trial_id), None)

@@ -1,0 +1,212 @@
+"""One training run, epoch by epoch: one config in, one row of results per epoch out. Knows no Ray.
+
+Everything random in epoch t follows from (seed, t) alone: initialisation, data order, augmentation
+and dropout. A run that resumes from a checkpoint therefore continues bit for bit, and all arms of a
+comparison share initialisation and data order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sbp_tune.config import TrainConfig
+from sbp_tune.energy.devices import nvml_uuid
+from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.optimizers import build_optimizer, lr_factor
+from sbp_tune.sparsity import sparsify
+from sbp_tune.trial_energy import TrialEnergy
+from sbp_tune.vision import ClassificationMetrics, augment, build_model, load_dataset, normalize
+from sbp_tune.vision.data import Split
+
+
+class Training:
+    """A run of one TrainConfig: `run_epoch()` until `finished`, then perhaps `test()`."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.device = resolve_device(config.device)
+        if config.cpu_threads is not None:
+            torch.set_num_threads(config.cpu_threads)
+        torch.backends.cudnn.deterministic = True  # one seed, one result
+        self.data = load_dataset(config.data)
+        self._reseed("init")
+        sample = self.data.train.images
+        self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
+        self.model.to(self.device)
+        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.sparsity = sparsify(self.model, config.sparsity)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.epoch = 0  # epochs finished
+        self.finished = False
+        self._best: float | None = None
+        self._epochs_since_best = 0
+        self._peak_rss_gb = 0.0
+        self._energy = TrialEnergy(config.energy, self._gpu_uuids(), config.cpu_threads, self._synchronize)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def device_name(self) -> str:
+        """Name of the GPU, or `cpu`."""
+        return torch.cuda.get_device_name(self.device) if self._on_gpu else "cpu"
+
+    def run_epoch(self) -> dict[str, Any]:
+        """Trains and validates one epoch; its row, with energies and times summed over all epochs so far.
+
+        Raises SbpTuneError when the loss is no longer a number.
+        """
+        with self._energy.epoch():
+            loss, lr = self._train()
+            validation = self.evaluate(self.data.val)
+        self.epoch += 1
+        if not math.isfinite(loss):
+            raise SbpTuneError(f"diverged: the training loss is {loss} in epoch {self.epoch}")
+        self._peak_rss_gb = max(self._peak_rss_gb, psutil.Process().memory_info().rss / 1e9)
+        self.finished = self.epoch >= self.config.epochs or self._stops_early(validation)
+        return {
+            "epoch": self.epoch,
+            "loss": loss,
+            "lr": lr,
+            "keep_fraction": self.sparsity.keep_fraction,
+            "tflop": self.sparsity.executed_flops / 1e12,
+            "device": self.device_name,
+            "peak_rss_gb": self._peak_rss_gb,
+            "peak_gpu_gb": torch.cuda.max_memory_allocated(self.device) / 1e9 if self._on_gpu else None,
+            "fully_trained": self.finished,
+            **validation,
+            **self._energy.row(),
+        }
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Metrics of the model on a split, under the names of the table's columns."""
+        values = self._score(split).compute()
+        return {
+            "val_loss": values["loss"],
+            "val_accuracy": values["accuracy"],
+            **{name: values[name] for name in ("f1", "precision", "recall", "roc_auc")},
+        }
+
+    def test(self) -> tuple[dict[str, float], Tensor]:
+        """Metrics on the test split under `test_...`, and the confusion matrix [classes, classes]."""
+        metrics = self._score(self.data.test)
+        return {f"test_{name}": value for name, value in metrics.compute().items()}, metrics.confusion()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that later epochs depend on, in tensors and plain values."""
+        return {
+            "epoch": self.epoch,
+            "finished": self.finished,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsity": self.sparsity.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "early_stopping": (self._best, self._epochs_since_best),
+            "energy": self._energy.state_dict(),
+            "peak_rss_gb": self._peak_rss_gb,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
+        self.epoch = state["epoch"]
+        self.finished = state["finished"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sparsity.load_state_dict(state["sparsity"])
+        self.scaler.load_state_dict(state["scaler"])
+        self._best, self._epochs_since_best = state["early_stopping"]
+        self._energy.load_state_dict(state["energy"])
+        self._peak_rss_gb = state["peak_rss_gb"]
+
+    def _train(self) -> tuple[float, float]:
+        """One pass over the training images; mean loss and the learning rate of the epoch."""
+        config, images, labels = self.config, self.data.train.images, self.data.train.labels
+        seed = self._reseed("epoch")
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        augmenting = torch.Generator(self.device).manual_seed(seed)
+        lr = config.optimizer.lr * lr_factor(config.lr_schedule, self.epoch, config.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.sparsity.start_epoch(self.epoch, config.epochs)
+        self.model.train()
+        total, count = torch.zeros((), device=self.device), 0
+        for batch in order.split(config.data.batch_size):
+            if len(batch) == 1 and len(order) > 1:
+                continue  # batch normalisation has no variance of one image
+            x = augment(self._inputs(images[batch]), config.data.augment, augmenting)
+            y = labels[batch].to(self.device)
+            self.optimizer.zero_grad(set_to_none=True)
+            with self._autocast():
+                loss = functional.cross_entropy(self.model(x), y, label_smoothing=config.label_smoothing)
+            self.scaler.scale(loss).backward()
+            self.scaler.unscale_(self.optimizer)
+            self.sparsity.before_step(self.optimizer)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            total += loss.detach() * len(batch)
+            count += len(batch)
+        return float(total) / max(count, 1), lr
+
+    @torch.inference_mode()
+    def _score(self, split: Split) -> ClassificationMetrics:
+        self.model.eval()
+        metrics = ClassificationMetrics(self.data.num_classes, self.device)
+        # A pass without gradients holds one layer's activations at a time: larger batches fit.
+        for images, labels in zip(
+            split.images.split(2 * self.config.data.batch_size),
+            split.labels.split(2 * self.config.data.batch_size),
+            strict=True,
+        ):
+            with self._autocast():
+                logits = self.model(self._inputs(images))
+            metrics.update(logits.float(), labels.to(self.device))
+        return metrics
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        return normalize(images.to(self.device, non_blocking=True), self.data.mean, self.data.std)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "fp32")
+
+    def _reseed(self, purpose: str) -> int:
+        """Seeds torch for the model's init or for an epoch; the same in every arm, however often resumed."""
+        text = f"{self.config.seed}/{purpose}/{self.epoch if purpose == 'epoch' else 0}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        torch.manual_seed(seed)
+        return seed
+
+    def _synchronize(self) -> None:
+        if self._on_gpu:
+            torch.cuda.synchronize(self.device)
+
+    def _gpu_uuids(self) -> list[str]:
+        return [nvml_uuid(torch.cuda.get_device_properties(self.device).uuid)] if self._on_gpu else []
+
+    def _stops_early(self, validation: dict[str, float]) -> bool:
+        rule = self.config.early_stopping
+        if rule is None:
+            return False
+        value = -validation["val_loss"] if rule.metric == "val_loss" else validation["val_accuracy"]
+        if self._best is None or value > self._best + rule.min_delta:
+            self._best, self._epochs_since_best = value, 0
+        else:
+            self._epochs_since_best += 1
+        return self._epochs_since_best >= rule.patience
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one; InputError where cuda is asked and is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: found cuda, but torch sees no GPU here; allowed: cpu, auto")
+    return torch.device(name, 0) if name == "cuda" else torch.device(name)

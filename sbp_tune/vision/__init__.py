@@ -1,0 +1,17 @@
+"""Data sets, augmentation on the device, networks and metrics."""
+
+from sbp_tune.vision.augment import augment, normalize
+from sbp_tune.vision.data import ImageData, Split, load_dataset
+from sbp_tune.vision.metrics import ClassificationMetrics
+from sbp_tune.vision.models import build_model, check_model
+
+__all__ = [
+    "ClassificationMetrics",
+    "ImageData",
+    "Split",
+    "augment",
+    "build_model",
+    "check_model",
+    "load_dataset",
+    "normalize",
+]

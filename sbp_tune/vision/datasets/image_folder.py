@@ -1,0 +1,98 @@
+"""The user's own images: one folder for each class, with or without train, val and test folders around them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from sbp_tune.config import DataConfig
+from sbp_tune.errors import InputError
+from sbp_tune.vision.data import ImageData, data_root
+from sbp_tune.vision.datasets._files import Sample, load_files
+from sbp_tune.vision.splits import stratified_parts
+
+_SPLITS = ("train", "val", "test")
+
+
+def load(config: DataConfig) -> ImageData:
+    """Images uint8 [N, 3, H, W] of data.root, classes sorted by name.
+
+    data.root holds class folders, or train/ and perhaps val/ and test/ which hold them; what is missing is
+    split from the training images by the fractions. Hidden files, and files that are no images by their
+    extension, are left out.
+    """
+    root = data_root(config)
+    folders = _split_folders(root)
+    classes = _common_classes(root, folders)
+    samples = {part: _samples(root, folder, classes) for part, folder in folders.items()}
+    missing = {
+        part: fraction
+        for part, fraction in (("val", config.val_fraction), ("test", config.test_fraction))
+        if part not in samples
+    }
+    if missing:
+        whole = samples["train"]
+        labels = np.array([label for _, label in whole], np.int64)
+        parts = stratified_parts(labels, missing, config.split_seed, classes)
+        samples |= {part: [whole[index] for index in indices] for part, indices in parts.items()}
+    return load_files(config, root, samples, classes, config.image_size)
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folder of each split; all images count as training images where class folders lie at the top."""
+    found = _subfolders(root)
+    if "train" not in found or not _subfolders(root / "train"):
+        return {"train": root}
+    if unknown := [name for name in found if name not in _SPLITS]:
+        raise InputError(f"data.root: {root}: found {', '.join(unknown)} beside train; allowed: val, test")
+    return {part: root / part for part in _SPLITS if part in found}
+
+
+def _common_classes(root: Path, folders: dict[str, Path]) -> tuple[str, ...]:
+    classes = _subfolders(folders["train"])
+    if not classes:
+        state = "holds no class folders" if any(root.iterdir()) else "is empty"
+        raise InputError(f"data.root: {root} {state}; needs a folder of images for each class")
+    if len(classes) == 1:
+        raise InputError(f"data.root: {folders['train']}: only one class, {classes[0]}; needs two or more")
+    problems = []
+    for part, folder in folders.items():
+        names = set(_subfolders(folder))
+        if lacking := sorted(set(classes) - names):
+            problems.append(f"data.root: {folder}: class {', '.join(lacking)} of train is not in {part}")
+        if unknown := sorted(names - set(classes)):
+            problems.append(f"data.root: {folder}: class {', '.join(unknown)} of {part} is not in train")
+    if problems:
+        raise InputError(problems)
+    return tuple(classes)
+
+
+def _samples(root: Path, folder: Path, classes: tuple[str, ...]) -> list[Sample]:
+    samples: list[Sample] = []
+    problems = []
+    for label, name in enumerate(classes):
+        files = _image_files(folder / name)
+        if not files:
+            allowed = ", ".join(IMG_EXTENSIONS)
+            problems.append(f"data.root: {folder / name}: class {name} has no images; allowed: {allowed}")
+        samples += [(str(file.relative_to(root)), label) for file in files]
+    if problems:
+        raise InputError(problems)
+    return samples
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = []
+    for parent, below, names in os.walk(folder, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(".")]
+        files += [
+            Path(parent, name) for name in names if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(files)

@@ -1,0 +1,1 @@
+"""Ray Tune trainables; a study file names one as `module:Class`."""
