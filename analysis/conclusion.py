@@ -7,8 +7,8 @@ import math
 from analysis.controls import compare_with_dense, dense_curve
 from analysis.energy_bill import energy_bill_info
 from analysis.trials import devices, estimator, is_complete, metric, records
-from analysis.units import readable_energy, readable_metric
 from sbp_tune.study.results import StudyResults
+from sbp_tune.units import readable_energy, readable_metric
 
 
 def conclusion(study: StudyResults) -> list[str]:
@@ -48,7 +48,7 @@ def _against_dense(study: StudyResults) -> list[str]:
     if dense_curve(study).empty:
         return ["There is no complete dense control, so nothing can be said of sparse against dense training."]
     if sparse.empty:
-        return ["No sparse trial is complete."]
+        return ["No sparse trial is complete with its accuracy and energy."]
     above = sparse[sparse["verdict"] == "above"]
     if above.empty:
         sentences = ["No sparse trial lies above the dense control curve."]

@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.pareto import front_mask
 from analysis.trials import estimator, is_complete, is_dense_control, metric
 from sbp_tune.study.results import StudyResults
 
 
 def dense_curve(study: StudyResults) -> pd.DataFrame:
-    """The dense-control curve: columns kwh and val_accuracy [n controls], by kwh ascending.
+    """The dense-control curve: columns kwh and val_accuracy [n points], by kwh ascending.
 
-    Accuracy is the best of any complete dense control of at most that energy, so that a control that
-    wasted energy does not lower the bar. Controls with a NaN are left out.
+    The complete dense controls that no other control dominates, to be joined by straight lines; if a
+    dominated control cost more than all of these, the curve runs on level to its kwh. Controls with a
+    NaN are left out. Empty without controls.
     """
     controls = pd.DataFrame({"kwh": metric(study, "kwh"), "val_accuracy": metric(study, "val_accuracy")})
-    controls = controls[is_dense_control(study)].dropna().sort_values(["kwh", "val_accuracy"])
-    controls["val_accuracy"] = controls["val_accuracy"].cummax()
-    return controls.drop_duplicates("kwh", keep="last").reset_index(drop=True)
+    controls = controls[is_dense_control(study)].dropna()
+    front = controls[front_mask(controls, ["min", "max"])].sort_values("kwh")
+    end = controls.max().to_frame().T
+    return pd.concat([front, end]).dropna().drop_duplicates("kwh").reset_index(drop=True)
 
 
 def compare_with_dense(study: StudyResults) -> pd.DataFrame:
@@ -54,6 +57,6 @@ def compare_with_dense(study: StudyResults) -> pd.DataFrame:
     cheaper = trials["kwh"] < curve["kwh"].iloc[0]
     dearer = trials["kwh"] > curve["kwh"].iloc[-1]
     no_control = (cheaper & (lead < 0)) | (dearer & (lead > 0))
-    above = (lead > 0) | (cheaper & (lead == 0))
+    above = (lead > 1e-9) | (cheaper & (lead >= 0))  # rounding is no lead
     verdict = np.select([no_control, above], ["no control", "above"], default="not above")
     return trials.assign(dense_accuracy=dense, lead=lead, verdict=verdict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -42,14 +41,14 @@ def energy_bill_info(study: StudyResults) -> EnergyBillInfo:
     rest = kwh - bill.sum(axis=1)
     bill["rest"] = rest.where(rest > 1e-6 * kwh)  # smaller ones are rounding
     bill["measured_kwh"] = kwh * metric(study, "kwh_measured_share")
-    sources = _sources(bill)
+    sources = _sources(study)
     bill = bill.assign(kwh=kwh, co2_kg=metric(study, "co2_kg"), trials=1, unrecorded=kwh.isna().astype(int))
 
     # min_count: a sum of nothing is NaN, not 0 kWh
     groups = bill.groupby(_group(study), observed=True).sum(min_count=1)
     total = bill.sum(min_count=1).fillna({"trials": 0, "unrecorded": 0})
     components = pd.DataFrame(
-        {"kwh": total[list(COMPONENTS)], "source": [_summary(sources[name]) for name in COMPONENTS]},
+        {"kwh": total[list(COMPONENTS)], "source": [_summary(sources.get(name)) for name in COMPONENTS]},
         index=pd.Index(COMPONENTS, name="component"),
     )
     components = components[components["kwh"].notna()]
@@ -72,29 +71,15 @@ def _group(study: StudyResults) -> pd.Series:
     return pd.Series(pd.Categorical(names, categories=list(rules)), index=study.trials.index)
 
 
-def _sources(bill: pd.DataFrame) -> pd.DataFrame:
-    """Source of each trial's components: 'measured', 'modelled', 'unknown' or None without energy.
-
-    A trial records how many of its kWh were measured, not which; the measured components are found as
-    the only subset whose sum is that number. Where no subset or several would do, the source is unknown.
-    """
-    names = list(COMPONENTS)
-    rows = [_row_sources(row[names], row["measured_kwh"]) for _, row in bill.iterrows()]
-    return pd.DataFrame(rows, index=bill.index, columns=names, dtype=object)
+def _sources(study: StudyResults) -> pd.DataFrame:
+    """Source of each trial's components [n trials, components]: 'measured', 'modelled', or None if not recorded."""
+    words = {"counter": "measured", "integrated": "measured", "model": "modelled"}
+    names = [name for name in COMPONENTS if f"kwh_{name}_source" in study.trials]
+    return pd.DataFrame({name: study.trials[f"kwh_{name}_source"].map(words.get) for name in names})
 
 
-def _row_sources(parts: pd.Series, measured: float) -> dict[str, str]:
-    parts = parts[parts > 0]  # a component without energy fits both ways
-    tolerance = 1e-6 * parts.sum()
-    subsets = (set(names) for size in range(len(parts) + 1) for names in combinations(parts.index, size))
-    fitting = [names for names in subsets if abs(parts[list(names)].sum() - measured) <= tolerance]
-    if len(fitting) != 1:
-        return dict.fromkeys(parts.index, "unknown")
-    return {name: "measured" if name in fitting[0] else "modelled" for name in parts.index}
-
-
-def _summary(sources: pd.Series) -> str:
-    found = set(sources.dropna())
+def _summary(sources: pd.Series | None) -> str:
+    found = set() if sources is None else set(sources.dropna())
     if found == {"measured", "modelled"}:
         return "measured and modelled"
     return found.pop() if len(found) == 1 else "unknown"

@@ -12,11 +12,11 @@ import pandas as pd
 from analysis.pareto import knee, trial_front
 from analysis.text import one_line
 from analysis.trials import is_complete, is_dense_control, metric
-from analysis.units import readable_metric
 from sbp_tune.config import check_config
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.results import StudyResults
+from sbp_tune.units import readable_metric
 
 POSSIBLE_PICKS = "knee, max-accuracy, min-energy, max-drop=PP (percentage points), trial=ID"
 

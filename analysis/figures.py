@@ -10,9 +10,9 @@ from analysis.energy_bill import COMPONENTS, EnergyBillInfo, energy_bill_info
 from analysis.pareto import front_mask, knee
 from analysis.text import escaped, one_line, shown
 from analysis.trials import estimator, is_complete, is_dense_control, metric, records, varying_config
-from analysis.units import axis_of, readable_energy, readable_metric
 from sbp_tune.errors import InputError
-from sbp_tune.study.results import StudyResults
+from sbp_tune.study.results import METRICS, StudyResults
+from sbp_tune.units import axis_of, readable_energy, readable_metric
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -50,10 +50,10 @@ class ParetoFrontInfo(NamedTuple):
 def pareto_front_info(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> ParetoFrontInfo:
     """Points, front and knee of two metrics of the trials, better as the study's objectives say.
 
-    Trials with a NaN in either metric and failed or running trials are left out; a stopped trial is
-    shown but never on the front. InputError for a metric that the study does not have.
+    Trials with a NaN in either metric, and failed or running trials, are left out; a stopped trial is
+    shown but never on the front. InputError for a metric that no study has.
     """
-    _check_metrics(study, x, y)
+    _check_metrics(x, y)
     directions = (_direction(study, x), _direction(study, y))
     control = is_dense_control(study)
     points = pd.DataFrame(
@@ -168,11 +168,10 @@ def _hover(study: StudyResults, *shown_metrics: str) -> list[str]:
     return texts
 
 
-def _check_metrics(study: StudyResults, *names: str) -> None:
-    known = [name for name in map(str, study.trials.select_dtypes("number")) if not name.startswith("config.")]
+def _check_metrics(*names: str) -> None:
     for name in names:
-        if name not in known:
-            raise InputError(f"{name}: not a metric of study {study.name}; possible: {', '.join(known)}")
+        if name not in METRICS:
+            raise InputError(f"{one_line(name)}: not a metric; possible: {', '.join(METRICS)}")
 
 
 def _direction(study: StudyResults, name: str) -> str:

@@ -43,7 +43,7 @@ p { margin: .5rem 0; max-width: 46rem; overflow-wrap: anywhere; }
 .figure { width: 100%; }
 .figure text { fill: var(--text) !important; }
 .figure .hoverlayer text { fill: #1c1c1c !important; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin: 0 0 1.2rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .75rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--muted); font-weight: 600; white-space: nowrap; }

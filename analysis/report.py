@@ -14,10 +14,10 @@ from analysis.page import figure_html, folded, page, paragraph, table
 from analysis.pareto import trial_front
 from analysis.text import escaped
 from analysis.trials import devices, estimator, is_dense_control, metric, varying_config
-from analysis.units import readable_energy, readable_metric
 from sbp_tune import __version__
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.results import StudyResults
+from sbp_tune.units import readable_energy, readable_metric
 
 _METRIC_HEADERS = {
     "val_accuracy": "val. accuracy",
@@ -46,9 +46,7 @@ def write_report(study: StudyResults, output: Path) -> Path:
         *_failures(study),
         *_facts(study),
     ]
-    document = page(f"{study.name} · sbp-tune", "\n".join(sections))
-    # half a character in a name cannot be encoded; it must not cost the report
-    write_text_atomic(output, document.encode("utf-8", "replace").decode("utf-8"))
+    write_text_atomic(output, page(f"{study.name} · sbp-tune", "\n".join(sections)))
     return Path(output)
 
 
@@ -89,7 +87,6 @@ def _energy_bill(study: StudyResults) -> list[str]:
         paragraph(note, "note"),
         figure_html(plot_energy_bill(study), height),
         table(parts.rename(columns={"kwh": "energy"})) if len(parts) else "",
-        "<br>",
         table(_group_table(bill.groups, bill.total)),
     ]
 

@@ -44,11 +44,9 @@ def train_run(
         rows.append(row)
         write_atomic(checkpoint, lambda file: torch.save({**training.state_dict(), "rows": rows}, file))
         write_atomic(output / "epochs.csv", lambda file: pd.DataFrame(rows).to_csv(file, index=False))
-        console.print(
-            f"epoch {row['epoch']}/{config.epochs}  loss {row['loss']:.4f}  val_accuracy {100 * row['val_accuracy']:.2f} %  "
-            f"{readable_energy(row['kwh'])}  {row['train_time_s']:.1f} s",
-            highlight=False,
-        )
+        figures = f"loss {row['loss']:.4f}  val_accuracy {100 * row['val_accuracy']:.2f} %"
+        cost = f"{readable_energy(row['kwh'])}  {row['train_time_s']:.1f} s"
+        console.print(f"epoch {row['epoch']}/{config.epochs}  {figures}  {cost}", highlight=False)
     test, confusion = training.test()
     result = {**rows[-1], **test, "classes": list(training.data.classes), "confusion": confusion.tolist()}
     write_atomic(output / "model.pt", lambda file: torch.save(training.model.state_dict(), file))

@@ -24,6 +24,7 @@ class TrialEnergy:
     ) -> None:
         self._config, self._gpus, self._cpus, self._synchronize = config, gpus, cpus, synchronize
         self._sums: dict[str, float | None] = dict.fromkeys(("kwh", "measured", "seconds"), 0.0)
+        self._sources: dict[str, str] = {}
         self._epoch_seconds = 0.0
 
     @contextmanager
@@ -43,14 +44,16 @@ class TrialEnergy:
         for name in _COMPONENTS:
             if component := reading.components.get(name):
                 self._add(name, component.kwh)
+                self._sources[name] = component.source
 
-    def row(self) -> dict[str, float | None]:
-        """Columns of the results table; kWh and kg of all epochs so far, W and seconds."""
+    def row(self) -> dict[str, float | str | None]:
+        """Columns of the results table; kWh and kg of all epochs so far, W and seconds, and the sources."""
         kwh, measured, seconds = (self._sums[name] or 0.0 for name in ("kwh", "measured", "seconds"))
         country = self._config.country
         return {
             "kwh": kwh,
             **{f"kwh_{name}": self._sums.get(name) for name in _COMPONENTS},
+            **{f"kwh_{name}_source": self._sources.get(name) for name in _COMPONENTS},
             "kwh_measured_share": measured / kwh if kwh else None,
             "co2_kg": co2_kg(kwh, country, self._config.pue) if country else None,
             "mean_power_w": kwh * 3.6e6 / seconds if seconds else None,

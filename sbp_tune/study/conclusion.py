@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,13 @@ from rich.table import Table
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_energy, readable_metric
 
-_COLUMNS = ("epoch", "val_accuracy", "kwh", "train_time_s", "tflop")
+_HEADINGS = {
+    "epoch": "epochs",
+    "val_accuracy": "val. accuracy",
+    "kwh": "energy",
+    "train_time_s": "time",
+    "tflop": "TFLOP",
+}
 
 
 def print_conclusion(
@@ -50,16 +57,15 @@ def print_conclusion(
 def _front_table(results: StudyResults, front: pd.DataFrame) -> Table:
     table = Table(title=f"Front of {results.name}: {' against '.join(results.objectives)}", title_justify="left")
     table.add_column("trial", justify="right")
-    table.add_column("estimator")
-    columns = [name for name in _COLUMNS if name in front]
-    for name in columns:
-        table.add_column(name, justify="right")
+    table.add_column("estimator", no_wrap=True)
+    for heading in _HEADINGS.values():
+        table.add_column(heading, justify="right")
     for row in front.to_dict("records"):
-        table.add_row(str(row["trial"]), _estimator(row), *(_cell(name, row[name]) for name in columns))
+        table.add_row(str(row["trial"]), _estimator(row), *(_cell(name, row[name]) for name in _HEADINGS))
     return table
 
 
-def _estimator(row: dict[str, Any]) -> str:
+def _estimator(row: dict[Hashable, Any]) -> str:
     label = str(row.get("config.sparsity.estimator", ""))
     return f"{label} (control)" if row["kind"] == "baseline" and label == "dense" else label
 

@@ -40,9 +40,6 @@ class Range:
         """Values that stand for all of them in a check."""
         return [self.low, self.high]
 
-    def options(self) -> None:
-        """A range cannot be listed."""
-
     def __str__(self) -> str:
         return f"{self.kind} [{self.low:g}, {self.high:g}]"
 
@@ -66,10 +63,6 @@ class Options:
         return self.values[0]
 
     def samples(self) -> list[Any]:
-        """Every option."""
-        return list(self.values)
-
-    def options(self) -> list[Any]:
         """Every option."""
         return list(self.values)
 

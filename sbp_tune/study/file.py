@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from sbp_tune.config import EnergyConfig, Section, validate
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
-from sbp_tune.study.space import Space, check_point, complete_config, nested, parse_space
+from sbp_tune.study.space import Space, check_point, complete_config, parse_space
 
-OBJECTIVES = (
-    "val_accuracy",
-    "f1",
-    "roc_auc",
-    "precision",
-    "recall",
-    "val_loss",
-    "kwh",
-    "co2_kg",
-    "train_time_s",
-    "tflop",
-)
+Objective = Literal[
+    "val_accuracy", "f1", "roc_auc", "precision", "recall", "val_loss", "kwh", "co2_kg", "train_time_s", "tflop"
+]
 
 
 class SearchConfig(Section):
@@ -56,13 +47,9 @@ class ResourcesConfig(Section):
 class StudyFile(Section):
     """A study file as read, before its space is compiled."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
-        description="of the results folder"
-    )
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of the study and its directory")
     trainable: str = Field("trainables.sparse_backprop:SparseBackprop", pattern=r"^[\w.]+:\w+$")
-    objectives: dict[Literal[OBJECTIVES], Literal["max", "min"]] = Field(
-        {"val_accuracy": "max", "kwh": "min"}, min_length=1
-    )  # type: ignore[valid-type]
+    objectives: dict[Objective, Literal["max", "min"]] = Field({"val_accuracy": "max", "kwh": "min"}, min_length=1)
     config: dict[str, Any]
     baselines: list[dict[str, Any]] = Field(default_factory=list)
     search: SearchConfig = SearchConfig()
@@ -82,13 +69,13 @@ class Study:
         self.space: Space = parse_space(self.file.config, source)
         self.baselines = self._baseline_points()
         self.grid = list(self.space.grid_points())
-        if self.file.search.trials > 1 and self._is_exhausted_by_grid() and "search" in document:
-            if "trials" in document["search"]:
-                raise InputError(
-                    f"{source}: search.trials: found {self.file.search.trials}; every parameter is a grid, which runs once: "
-                    "leave it out, or repeat with a grid over seed"
-                )
+        self._check()
         self.document = self._resolved_document()
+
+    @property
+    def objectives(self) -> dict[str, str]:
+        """Column to direction, max or min."""
+        return {str(name): str(mode) for name, mode in self.file.objectives.items()}
 
     @property
     def proposed_trials(self) -> int:
@@ -107,6 +94,19 @@ class Study:
         config.setdefault("cpu_threads", self.file.resources.cpu)
         config.setdefault("device", "cuda" if self.file.resources.gpu > 0 else "cpu")
         return complete_config(config)
+
+    def _check(self) -> None:
+        """What only the whole file can tell."""
+        search, problems = self.file.search, []
+        if self._is_exhausted_by_grid() and "trials" in search.model_fields_set and search.trials > 1:
+            problems.append(
+                f"search.trials: found {search.trials}, but nothing is left to propose: every parameter is fixed or a "
+                "grid, which runs once; leave trials out, or repeat with a grid over seed"
+            )
+        if "co2_kg" in self.file.objectives and self.file.energy.country is None:
+            problems.append("objectives.co2_kg: needs energy.country")
+        if problems:
+            raise InputError([f"{self.source}: {problem}" for problem in problems])
 
     def _is_exhausted_by_grid(self) -> bool:
         return all(parameter.domain.kind == "grid" for parameter in self.space.parameters)
@@ -175,6 +175,3 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-__all__ = ["OBJECTIVES", "Study", "StudyFile", "load_study_file", "nested"]

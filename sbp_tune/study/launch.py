@@ -25,6 +25,8 @@ from sbp_tune.study.storage import create_study, open_study
 
 # Ray tells its makers about its use unless told not to; read when ray is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray's newer output prints banners whatever the verbosity; ours is in progress.py.
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 
 
 class Ending(Enum):
@@ -93,7 +95,7 @@ def load_trainable(name: str) -> type:
         raise InputError(f"trainable: found {name}; {module_name} cannot be imported: {error}") from error
     except AttributeError:
         raise InputError(f"trainable: found {name}; {module_name} has no {class_name}") from None
-    return trainable  # type: ignore[no-any-return]
+    return trainable
 
 
 def check_on_this_machine(study: Study, address: str | None) -> None:
@@ -120,7 +122,7 @@ def distinct_inputs(study: Study) -> list[dict[str, Any]]:
     for parameter in study.space.parameters:
         if parameter.key.split(".")[0] in ("data", "model"):
             points += [study.space.point({parameter.key: value}) for value in parameter.domain.samples()]
-    distinct = {}
+    distinct: dict[str, dict[str, Any]] = {}
     for point in points:
         config = study.train_config(point)
         distinct.setdefault(json.dumps([config["data"], config["model"]]), config)
@@ -130,7 +132,7 @@ def distinct_inputs(study: Study) -> list[dict[str, Any]]:
 def _create_storage(study: Study, path: Path) -> None:
     from sbp_tune.study.searcher import enqueue_fixed_points
 
-    storage = create_study(path, study.file.name, study.file.objectives, {"versions": _versions()})
+    storage = create_study(path, study.file.name, study.objectives, {"versions": _versions()})
     enqueue_fixed_points(storage, study)
 
 

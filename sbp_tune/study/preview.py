@@ -29,7 +29,7 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
     for index, point in enumerate(study.baselines):
         values = ", ".join(f"{key} = {_short(value)}" for key, value in point.items())
         console.print(f"Baseline {index}: {values}", markup=False, highlight=False)
-    objectives = ", ".join(f"{name} ({mode})" for name, mode in study.file.objectives.items())
+    objectives = ", ".join(f"{name} ({mode})" for name, mode in study.objectives.items())
     console.print(f"Objectives: {objectives}; sampler {study.file.search.sampler}, seed {study.file.search.seed}")
     console.print(
         f"Trials: {study.total_trials} = {len(study.baselines)} baselines + {study.proposed_trials} proposed; "

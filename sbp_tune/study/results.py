@@ -21,6 +21,9 @@ METRICS = [
     *("train_time_s", "epoch_time_s", "tflop", "gpu_util", "peak_gpu_gb", "peak_rss_gb", "keep_fraction", "lr"),
 ]
 
+# What each component of a trial's energy was read from: counter, integrated, model or none.
+SOURCES = ("kwh_gpu_source", "kwh_cpu_source", "kwh_ram_source")
+
 _STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "RUNNING": "running"}
 
 
@@ -29,8 +32,8 @@ class StudyResults:
     """One study: `trials` has a row per trial, `epochs` a row per trial and epoch.
 
     `trials`: trial, trial_id, state (complete, stopped, failed, running), kind (search, baseline),
-    error, device, the METRICS of the last epoch (NaN where not measured), and the whole config
-    flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
+    error, device, the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
+    config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
     """
 
     name: str
@@ -71,7 +74,7 @@ def load_study(path: Path | str) -> StudyResults:
                 "kind": "baseline" if "baseline" in attributes else "search",
                 "error": attributes.get("error"),
                 "device": last.get("device"),
-                **{name: last.get(name) for name in METRICS},
+                **{name: last.get(name) for name in (*METRICS, *SOURCES)},
                 **flat_columns(configs[record.number]),
             }
         )
@@ -135,12 +138,9 @@ def _epoch_rows(trial_dir: Path) -> Iterator[dict[str, Any]]:
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """Metrics as floats (None becomes NaN), mixed columns as text, so that parquet takes every study."""
     for name in table.columns:
+        values = table[name]
         if name in METRICS:
-            table[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
-        elif len({_kind(value) for value in table[name] if value is not None}) > 1:
-            table[name] = [None if value is None else str(value) for value in table[name]]
+            table[name] = pd.to_numeric(values, errors="coerce").astype(float)
+        elif len({float if type(value) is int else type(value) for value in values.dropna()}) > 1:
+            table[name] = values.map(str, na_action="ignore")
     return table
-
-
-def _kind(value: Any) -> type:
-    return float if type(value) is int else type(value)

@@ -24,8 +24,7 @@ class OptunaSearcher(Searcher):
     """Asks and tells the Optuna study of a study directory until it holds all trials of the study file."""
 
     def __init__(self, study: Study, path: Path) -> None:
-        objectives = study.file.objectives
-        super().__init__(metric=list(objectives), mode=list(objectives.values()))
+        super().__init__(metric=list(study.objectives), mode=list(study.objectives.values()))
         self._study = study
         self._optuna = open_study(path, make_sampler(study))
 
@@ -57,7 +56,7 @@ class OptunaSearcher(Searcher):
         number = number_of(self._optuna, trial_id)
         if number is None or self._optuna.get_trials(deepcopy=False)[number].state.is_finished():
             return  # told before a crash, and Ray's state is older than the storage
-        state, values, reason = outcome(result, error, self._study.file.objectives)
+        state, values, reason = outcome(result, error, self._study.objectives)
         if reason is not None:
             set_attribute(self._optuna, number, "error", reason)
         self._optuna.tell(number, values, state)
@@ -124,7 +123,7 @@ def requeue(optuna_study: optuna.Study, known_trial_ids: set[str]) -> int:
         or (trial.user_attrs.get("bad_input") and not is_superseded(trial))
     ]
     for trial in lost:
-        kept = {key: trial.user_attrs[key] for key in ("baseline", "point") if key in trial.user_attrs}
+        kept: dict[str, Any] = {key: trial.user_attrs[key] for key in ("baseline", "point") if key in trial.user_attrs}
         optuna_study.enqueue_trial(trial.params, kept)
         set_attribute(optuna_study, trial.number, "superseded", True)
         if not trial.state.is_finished():

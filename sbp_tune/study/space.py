@@ -19,7 +19,7 @@ import optuna
 
 from sbp_tune.config import TrainConfig, check_config, is_meaningless
 from sbp_tune.errors import InputError
-from sbp_tune.study.domains import Domain, parameter_value, parse_domain
+from sbp_tune.study.domains import Domain, Options, parameter_value, parse_domain
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,12 @@ def _resolve_when(
             problems.append(f"when.{name}: no such key beside it or above; looked for {', '.join(candidates)}")
             continue
         if target in constants:
-            options: list[Any] | None = [constants[target]]
+            options = [constants[target]]
         else:
-            options = parameters[target].domain.options()
-            if options is None:
-                problems.append(f"when.{name}: config.{target} is {parameters[target].domain}; needs a choice or grid")
+            domain = parameters[target].domain
+            options = domain.samples()
+            if not isinstance(domain, Options):
+                problems.append(f"when.{name}: config.{target} is {domain}; needs a choice or grid")
                 continue
         if not any(option in allowed for option in options):
             problems.append(

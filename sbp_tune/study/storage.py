@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ def create_study(path: Path, name: str, objectives: dict[str, str], attributes: 
         study_name=name,
         directions=["maximize" if mode == "max" else "minimize" for mode in objectives.values()],
     )
-    study.set_metric_names(list(objectives))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(objectives))  # the dashboard's axis titles
     for key, value in attributes.items():
         study.set_user_attr(key, value)
     return study

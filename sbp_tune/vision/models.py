@@ -45,7 +45,7 @@ def build_model(config: ModelConfig, num_classes: int, channels: int, image_size
         model = _construct(config, num_classes, channels, image_size)
     except (TypeError, ValueError, AssertionError) as error:  # what constructors raise for arguments they refuse
         raise InputError(
-            f"model.args: {config.name} cannot be built for {image_size} px with {config.args}: {error}"
+            f"model.args: {config.name} cannot be built for {image_size} px with {config.args}: {_one_line(error)}"
         ) from error
     if config.init == "he":
         he_init(model)
@@ -76,7 +76,7 @@ def _user_class(name: str) -> type[nn.Module]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # an import runs the user's code, which may raise anything
-        raise InputError(f"model.name: {name}: {module_name!r} cannot be imported: {error}") from error
+        raise InputError(f"model.name: {name}: {module_name!r} cannot be imported: {_one_line(error)}") from error
     found = getattr(module, attribute, None)
     if found is None:
         raise InputError(f"model.name: {name}: module {module_name} has no {attribute!r}")
@@ -93,12 +93,15 @@ def _check_forward(model: nn.Module, name: str, num_classes: int, channels: int,
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = model(images)
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # what layers raise for such input
-        reason = " ".join(str(error).split())
         raise InputError(
             f"model.name: {name} does not take images of {image_size}x{image_size} px "
-            f"with {channels} channel{'s' * (channels != 1)} (data.image_size): {reason}"
+            f"with {channels} channel{'s' * (channels != 1)} (data.image_size): {_one_line(error)}"
         ) from error
     model.train()
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (2, num_classes):
         raise InputError(f"model.name: {name} gives {found} for 2 images, needs logits of shape {(2, num_classes)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

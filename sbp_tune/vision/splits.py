@@ -44,7 +44,7 @@ def stratified_parts(
     }
     rest = sizes - sum(counts.values())
     if rest.min() < 1:
-        name, size = classes[int(rest.argmin())], sizes[rest.argmin()]
+        name, size = classes[int(rest.argmin())], int(sizes[rest.argmin()])
         raise InputError(
             f"data: class {name} has {size} image{'s' * (size != 1)}, "
             f"too few for {chosen} beside training: every class must be in every split"

@@ -11,6 +11,8 @@ from sbp_tune.config import ModelConfig
 from sbp_tune.errors import SbpTuneError
 from sbp_tune.vision.stem import apply_cifar_stem, replace_first_conv
 
+_INCEPTIONS = ("googlenet", "inception_v3")
+
 
 def torchvision_names() -> list[str]:
     """Names of all torchvision classifiers."""
@@ -25,6 +27,8 @@ def build_torchvision(config: ModelConfig, num_classes: int, channels: int, imag
     """
     args = _size_args(config.name, image_size) | config.args
     if config.pretrained:
+        if config.name in _INCEPTIONS and channels != 3:
+            args = {"transform_input": False} | args  # it rescales red, green and blue one by one
         model = _pretrained(config.name, num_classes, args)
     else:
         args = _inception_args(config.name) | args
@@ -45,7 +49,7 @@ def _size_args(name: str, image_size: int) -> dict[str, Any]:
 
 def _inception_args(name: str) -> dict[str, Any]:
     """No second and third output in training, and torchvision's own initialisation without its warning."""
-    return {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return {"aux_logits": False, "init_weights": True} if name in _INCEPTIONS else {}
 
 
 def _pretrained(name: str, num_classes: int, args: dict[str, Any]) -> nn.Module:

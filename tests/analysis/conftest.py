@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sbp_tune.study.results import METRICS, StudyResults, flat_columns
+from sbp_tune.study.results import METRICS, SOURCES, StudyResults, flat_columns
 
 NAN = float("nan")
 
@@ -14,7 +14,7 @@ NAN = float("nan")
 def trial(estimator: str = "batch_slice", state: str = "complete", kind: str = "search", **values: Any) -> dict:
     """One trial: metrics by name, anything else is a config value with '__' for the dot."""
     metrics = {name: values.pop(name, NAN) for name in METRICS}
-    fixed = {name: values.pop(name, None) for name in ("error", "device")}
+    fixed = {name: values.pop(name, None) for name in ("error", "device", *SOURCES)}
     config: dict[str, Any] = {"sparsity": {"estimator": estimator}}
     for name, value in values.items():
         *sections, key = name.split("__")
@@ -37,7 +37,7 @@ def study_of(*trials: dict, name: str = "demo", objectives: dict[str, str] | Non
     """StudyResults as `load_study` makes them; trial ids are t0, t1, ..."""
     rows = [
         {"trial": number, "trial_id": f"t{number}"}
-        | {key: one[key] for key in ("state", "kind", "error", "device")}
+        | {key: one[key] for key in ("state", "kind", "error", "device", *SOURCES)}
         | one["metrics"]
         | flat_columns(one["config"])
         for number, one in enumerate(trials)

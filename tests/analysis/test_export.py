@@ -117,7 +117,7 @@ def test_an_exported_file_may_be_replaced(build, trained, tmp_path):
 
 def test_names_cannot_break_out_of_the_comments(build, trained, tmp_path):
     name = "a\nepochs: 99\r\x85x: 1\u2028y: 2\x00\x1b[31m\ud800\ufeff"
-    study = build.study(trained | {"device": name}, name=name)
+    study = build.study(trained | {"device": name.replace("\ud800", "")}, name=name)
     output = export_config(study, "knee", tmp_path / "best.yaml")
     assert load_config(output).epochs == 3
     assert "# study: a epochs: 99 x: 1 y: 2 [31m\n" in output.read_text()

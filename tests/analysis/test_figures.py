@@ -25,7 +25,7 @@ def study(build):
 
 
 def traces(figure):
-    return {trace["name"]: trace for trace in figure.to_plotly_json()["data"]}
+    return {trace.name: trace for trace in figure.data}
 
 
 def test_pareto_info_of_a_small_study(study):
@@ -65,7 +65,7 @@ def test_directions_follow_the_study_and_the_metric(build):
 
 
 def test_an_unknown_metric_is_named(study):
-    with pytest.raises(InputError, match=r"kWh: not a metric of study demo; possible: .*val_accuracy.*kwh"):
+    with pytest.raises(InputError, match=r"kWh: not a metric; possible: .*val_accuracy.*kwh"):
         pareto_front_info(study, x="kWh")
 
 
@@ -125,16 +125,18 @@ def test_markup_in_a_study_stays_text(build):
 
 def test_energy_bill_counts_every_trial_once(build):
     def parts(gpu, cpu, ram):
-        return {"kwh_gpu": gpu, "kwh_cpu": cpu, "kwh_ram": ram, "kwh_measured_share": gpu / (gpu + cpu + ram)}
+        sources = {"kwh_gpu_source": "counter", "kwh_cpu_source": "model", "kwh_ram_source": "model"}
+        share = gpu / (gpu + cpu + ram)
+        return {"kwh_gpu": gpu, "kwh_cpu": cpu, "kwh_ram": ram, "kwh_measured_share": share, **sources}
 
     study = build.study(
         build.control(0.8, 10.0, co2_kg=1.0, **parts(7.0, 2.0, 1.0)),
         build.sparse(0.9, 10.0, **parts(7.0, 2.0, 1.0)),
         build.sparse(0.7, 10.0, **parts(6.0, 3.0, 1.0)),
         build.sparse(0.7, 5.0, state="stopped", **parts(4.0, 0.5, 0.5)),
-        build.sparse(NAN, 1.0, state="failed", **parts(0.5, 0.3, 0.2)),
+        build.sparse(NAN, 1.0, state="failed", **parts(0.6, 0.3, 0.1)),
         build.trial(state="failed"),
-        build.sparse(0.1, 2.0, state="running", **parts(1.0, 0.5, 0.5)),
+        build.sparse(0.1, 2.0, state="running", **parts(1.2, 0.6, 0.2)),
     )
     info = energy_bill_info(study)
     assert list(info.groups.index) == [
@@ -148,11 +150,11 @@ def test_energy_bill_counts_every_trial_once(build):
     assert info.groups["trials"].tolist() == [1, 1, 1, 1, 2, 1]
     assert info.groups["unrecorded"].tolist() == [0, 0, 0, 0, 1, 0]
     assert info.groups["kwh"].tolist() == [10, 10, 10, 5, 1, 2]
-    assert info.groups["gpu"].tolist() == [7, 7, 6, 4, 0.5, 1]
-    assert info.groups["measured_kwh"].tolist() == pytest.approx([7, 7, 6, 4, 0.5, 1])
+    assert info.groups["gpu"].tolist() == [7, 7, 6, 4, 0.6, 1.2]
+    assert info.groups["measured_kwh"].tolist() == pytest.approx([7, 7, 6, 4, 0.6, 1.2])
     assert info.total["kwh"] == pytest.approx(38)
     assert info.total["co2_kg"] == pytest.approx(1)
-    assert info.components["kwh"].tolist() == pytest.approx([25.5, 8.3, 4.2])
+    assert info.components["kwh"].tolist() == pytest.approx([25.8, 8.4, 3.8])
     assert info.components["source"].tolist() == ["measured", "modelled", "modelled"]
 
 
@@ -161,30 +163,26 @@ def test_a_dense_control_on_the_front_is_billed_as_control(build):
 
 
 @pytest.mark.parametrize(
-    ("share", "source"),
-    [(0.0, ["modelled", "modelled"]), (1.0, ["measured", "measured"]), (0.8, ["measured", "modelled"]),
-     (NAN, ["unknown", "unknown"]), (0.37, ["unknown", "unknown"])],
-)  # fmt: skip
-def test_components_say_their_source(build, share, source):
-    info = energy_bill_info(build.study(build.sparse(0.9, 1.0, kwh_cpu=0.8, kwh_ram=0.2, kwh_measured_share=share)))
+    ("recorded", "source"),
+    [("counter", "measured"), ("integrated", "measured"), ("model", "modelled"), (None, "unknown")],
+)
+def test_components_say_their_source(build, recorded, source):
+    info = energy_bill_info(
+        build.study(build.sparse(0.9, 1.0, kwh_cpu=0.8, kwh_ram=0.2, kwh_cpu_source=recorded, kwh_ram_source="model"))
+    )
     assert info.components.index.tolist() == ["cpu", "ram"]  # no GPU, so no GPU row of 0 kWh
-    assert info.components["source"].tolist() == source
-
-
-def test_equal_parts_leave_the_source_unknown(build):
-    info = energy_bill_info(build.study(build.sparse(0.9, 1.0, kwh_cpu=0.5, kwh_ram=0.5, kwh_measured_share=0.5)))
-    assert info.components["source"].tolist() == ["unknown", "unknown"]
+    assert info.components["source"].tolist() == [source, "modelled"]
 
 
 def test_sources_that_differ_between_trials_are_both_named(build):
-    trials = [build.sparse(0.9, 1.0, kwh_cpu=1.0, kwh_measured_share=share) for share in (0.0, 1.0)]
+    trials = [build.sparse(0.9, 1.0, kwh_cpu=1.0, kwh_cpu_source=source) for source in ("counter", "model")]
     assert energy_bill_info(build.study(*trials)).components["source"].tolist() == ["measured and modelled"]
 
 
 def test_energy_that_no_component_explains_is_shown(build):
-    info = energy_bill_info(build.study(build.sparse(0.9, 1.0, kwh_cpu=0.75, kwh_measured_share=0.75)))
+    info = energy_bill_info(build.study(build.sparse(0.9, 1.0, kwh_cpu=0.75, kwh_cpu_source="counter")))
     assert info.components["kwh"].to_dict() == {"cpu": 0.75, "rest": 0.25}
-    assert info.components["source"].tolist() == ["measured", "modelled"]
+    assert info.components["source"].tolist() == ["measured", "unknown"]
 
 
 def test_energy_bill_of_nothing(build):

@@ -9,6 +9,11 @@ import pytest
 from analysis.report import write_report
 
 NAN = math.nan
+HEADLESS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000", "--dump-dom"),
+]
 EVIL = "<script>alert('x')</script>"
 
 
@@ -82,13 +87,13 @@ def test_every_state_of_a_study_has_a_report(build, tmp_path, objectives):
 
 
 def test_text_that_cannot_be_encoded_does_not_cost_the_report(build, tmp_path):
-    study = build.study(build.trial(state="failed", error="half a character: \ud800"), name="\ud800")
-    assert "half a character" in written(study, tmp_path)
+    study = build.study(build.trial(state="failed"), name="half a character: \ud800")
+    assert "<h1>half a character:</h1>" in written(study, tmp_path)
 
 
 def test_importing_analysis_loads_neither_plotly_nor_torch_nor_ray():
     code = (
-        "import sys; import analysis; from analysis import load_study, pick_trial, trial_front, write_report, plot_front;"
+        "import sys; import analysis; from analysis import load_study, pick_trial, write_report, plot_front;"
         "print([name for name in ('plotly', 'torch', 'ray') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -109,13 +114,8 @@ def test_the_report_draws_in_a_browser_without_a_network(study, tmp_path):
     if chromium is None:
         pytest.skip("needs chromium to draw the report")
     report = write_report(study, tmp_path / "report.html")
-    options = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
-    ).split()
-    offline = "--host-resolver-rules=MAP * ~NOTFOUND"
     done = subprocess.run(
-        [chromium, *options, offline, f"--user-data-dir={tmp_path / 'profile'}", report.as_uri()],
+        [chromium, *HEADLESS, f"--user-data-dir={tmp_path / 'profile'}", report.as_uri()],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     page = body(done.stdout)

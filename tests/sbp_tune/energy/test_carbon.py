@@ -20,8 +20,18 @@ def test_pue_is_applied_once():
 
 @pytest.mark.parametrize(
     ("wrong", "meant"),
-    [("IE", "IRL"), ("Ireland", "IRL"), ("irl", "IRL"), ("Irland", "IRL"), ("IRE", "IRL"), ("UK", "GBR")]
-    + [("GB", "GBR"), ("United Kingdom", "GBR"), ("Deutschland", "DEU"), ("usa", "USA")],
+    [
+        ("IE", "IRL"),
+        ("Ireland", "IRL"),
+        ("irl", "IRL"),
+        ("Irland", "IRL"),
+        ("IRE", "IRL"),
+        ("UK", "GBR"),
+        ("GB", "GBR"),
+        ("United Kingdom", "GBR"),
+        ("Deutschland", "DEU"),
+        ("usa", "USA"),
+    ],
 )
 def test_an_unknown_code_names_the_one_meant(wrong, meant):
     with pytest.raises(InputError, match=f"did you mean {meant}") as caught:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from analysis.units import axis_of, readable_energy, readable_metric
+from sbp_tune.units import axis_of, readable_energy, readable_metric
 
 
 @pytest.mark.parametrize(
