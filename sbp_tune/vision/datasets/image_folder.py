@@ -74,25 +74,25 @@ def _samples(root: Path, folder: Path, classes: tuple[str, ...]) -> list[Sample]
     samples: list[Sample] = []
     problems = []
     for label, name in enumerate(classes):
-        files = _image_files(folder / name)
-        if not files:
+        below = (folder / name).relative_to(root)
+        files = sorted(
+            file.name
+            for file in os.scandir(folder / name)
+            if file.name.lower().endswith(IMG_EXTENSIONS) and not file.name.startswith(".")
+        )
+        samples += [(f"{below}/{file}", label) for file in files]
+        if nested := _subfolders(folder / name):  # perhaps splits by other names, taken for classes
+            problems.append(
+                f"data.root: {folder / name}: found folders ({', '.join(nested)}) where images of class {name} "
+                "should be; allowed above class folders: train, val, test"
+            )
+        elif not files:
             allowed = ", ".join(IMG_EXTENSIONS)
             problems.append(f"data.root: {folder / name}: class {name} has no images; allowed: {allowed}")
-        samples += [(str(file.relative_to(root)), label) for file in files]
     if problems:
         raise InputError(problems)
     return samples
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    files = []
-    for parent, below, names in os.walk(folder, followlinks=True):
-        below[:] = [name for name in below if not name.startswith(".")]
-        files += [
-            Path(parent, name) for name in names if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-        ]
-    return sorted(files)
+    return sorted(path.name for path in os.scandir(folder) if path.is_dir() and not path.name.startswith("."))

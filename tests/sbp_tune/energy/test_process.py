@@ -62,27 +62,25 @@ def test_a_living_grandchild_counts_and_reaping_it_changes_nothing():
 
 
 def test_an_orphan_is_still_followed():
-    child_code = "input()\n" + BURN.format(seconds=0.4) + "input()"
+    wait = "import os, time\nparent = os.getppid()\nwhile os.getppid() == parent: time.sleep(0.01)\n"
+    child_code = wait + BURN.format(seconds=0.4) + "while True: time.sleep(1)"
     code = f"""
         import subprocess, sys
         child = subprocess.Popen([sys.executable, "-S", "-E", "-c", {child_code!r}])
         print(child.pid, flush=True)
+        input()
     """
-    read, write = os.pipe()
-    orphan = None
-    try:
-        with python(code, stdin=read, stdout=subprocess.PIPE) as parent:
-            tree = ProcessTree(parent.pid)
-            orphan = int(parent.stdout.readline())
-            tree.cpu_seconds()
+    with python(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        tree = ProcessTree(parent.pid)
+        orphan = int(parent.stdout.readline())
+        try:
+            tree.cpu_seconds()  # sees the child while it still has its parent
+            parent.stdin.write("\n")
+            parent.stdin.flush()
             parent.wait()
-        os.write(write, b"\n")
-        while tree.cpu_seconds() < 0.3:
-            pass
-    finally:
-        os.close(read)
-        os.close(write)
-        if orphan:
+            while tree.cpu_seconds() < 0.3:
+                pass
+        finally:
             os.kill(orphan, signal.SIGKILL)
 
 

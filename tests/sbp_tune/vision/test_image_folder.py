@@ -59,10 +59,16 @@ def test_hidden_and_foreign_files_are_left_out(folders: Folders) -> None:
     assert sum(sizes(data)) == 10 and data.classes == ("cat", "dog")
 
 
-def test_extensions_in_capitals_and_folders_below_a_class_count(folders: Folders) -> None:
-    root = folders({"cat": 5, "dog": 5, "dog/puppies": 2})
+def test_extensions_in_capitals_count(folders: Folders) -> None:
+    root = folders({"cat": 5, "dog": 5})
     (root / "cat" / "0000.png").rename(root / "cat" / "0000.PNG")
-    assert sum(sizes(load(root))) == 12
+    assert sum(sizes(load(root))) == 10
+
+
+def test_splits_by_other_names_are_not_taken_for_classes(folders: Folders) -> None:
+    with pytest.raises(InputError, match=r"found folders \(cat, dog\) where images of class training") as failure:
+        load(folders({"training/cat": 4, "training/dog": 4, "testing/cat": 4, "testing/dog": 4}))
+    assert len(failure.value.problems) == 2
 
 
 def test_a_class_may_be_called_train(folders: Folders) -> None:

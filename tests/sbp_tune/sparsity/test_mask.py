@@ -1,0 +1,76 @@
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import nn
+
+from sbp_tune.config import SparsityConfig
+from sbp_tune.sparsity import sparsify
+from sbp_tune.sparsity.estimators.mask import kept_count, largest
+
+
+def masked(model, batch, keep):
+    handle = sparsify(model, SparsityConfig(estimator="mask", p0=keep))
+    handle.start_epoch(0, 1)
+    model.zero_grad(set_to_none=True)
+    nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
+    handle.before_step(torch.optim.SGD(model.parameters(), lr=0.1))
+    handle.remove()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("keep", [0.05, 0.1, 0.5])
+def test_keeps_the_largest_of_each_layer_and_all_else_dense(model, batch, gradients, keep, channels_last):
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    dense = gradients(model, batch)
+    for name, gradient in masked(model, batch, keep).items():
+        reference = dense[name]
+        if reference.dim() < 2:  # biases and normalisation
+            torch.testing.assert_close(gradient, reference)
+            continue
+        count = math.ceil(Fraction(str(keep)) * reference.numel())
+        chosen = reference.abs().flatten().sort(descending=True, stable=True).indices[:count]
+        expected = torch.zeros(reference.numel()).index_copy(0, chosen, reference.flatten()[chosen])
+        torch.testing.assert_close(gradient.flatten(), expected)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 1000))
+def test_kept_count_is_the_exact_ceiling(size, thousandths):
+    assert kept_count(thousandths / 1000, size) == math.ceil(Fraction(thousandths, 1000) * size)
+
+
+@given(
+    arrays("float32", st.integers(1, 60), elements=st.sampled_from([0.0, 0.0, 1.0, 2.0, 2.0, 3.5])),
+    st.floats(0.001, 1.0),
+)
+def test_exactly_so_many_also_with_ties(values, keep):
+    scores = torch.from_numpy(values)
+    count = kept_count(keep, len(values))
+    chosen = largest(scores, count)
+    assert int(chosen.sum()) == count
+    assert not (~chosen).any() or scores[chosen].min() >= scores[~chosen].max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_every_dtype_and_shape(dtype):
+    scores = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0)).abs().to(dtype)
+    chosen = largest(scores, 11)
+    assert chosen.shape == scores.shape and int(chosen.sum()) == 11
+
+
+def test_nan_and_inf_stay_visible():
+    """A gradient scaler must still find what it has to skip."""
+    scores = torch.tensor([1.0, math.nan, 5.0, math.inf, 0.5])
+    assert largest(scores, 2)[[1, 3]].all()
+    assert largest(torch.full((4,), math.nan), 1).all()
+
+
+def test_a_layer_without_gradient_is_passed_over(model, batch):
+    model.shared.requires_grad_(False)
+    assert masked(model, batch, 0.1)["shared.weight"] is None
