@@ -109,7 +109,7 @@ class EnergyMeter:
             self._repeaters.append(Repeater(UPDATE_PERIOD_S, lambda: self._sample(self._sample_gpus)))
 
     def read(self) -> Reading:
-        """Energy since `start`; after `stop`, always the last reading. Well below 1 ms without GPU."""
+        """Energy since `start`; after `stop`, always the last one. Without GPU some 5 us a thread and process."""
         with self._lock:
             return self._reading()
 

@@ -112,11 +112,11 @@ def resized(images: Tensor, image_size: int | None) -> Tensor:
     return functional.resize(images, [image_size, image_size], antialias=True)
 
 
-def data_root(config: DataConfig, *, create: bool = False) -> Path:
-    """The folder `config.root`, resolved; InputError where it is not given or, unless to be created, not there."""
+def data_root(config: DataConfig, *, may_be_absent: bool = False) -> Path:
+    """The folder `config.root`, resolved; InputError where it is not given or not there."""
     if config.root is None:
         raise InputError(f"data.root: missing; {config.name} needs the folder of its data")
     root = Path(config.root).expanduser().resolve()
-    if not root.is_dir() and (root.exists() or not create):
+    if not root.is_dir() and (root.exists() or not may_be_absent):
         raise InputError(f"data.root: {root}: {'not a' if root.exists() else 'no such'} folder")
     return root

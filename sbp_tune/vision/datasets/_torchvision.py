@@ -18,7 +18,7 @@ def open_dataset(dataset: Callable[..., Any], config: DataConfig, folder: str, *
     InputError where they are missing or damaged and data.download is false; SbpTuneError where they cannot
     be fetched.
     """
-    root = data_root(config, create=config.download)
+    root = data_root(config, may_be_absent=True)  # torchvision says what is missing in it
     try:
         return dataset(root, download=False, **options)
     except (RuntimeError, OSError) as error:  # what torchvision raises for missing and for damaged files

@@ -16,7 +16,7 @@ _DEFAULT_SIZE = 224  # the images vary in size, so there must be one
 
 def load(config: DataConfig) -> ImageData:
     """Images uint8 [N, 3, S, S], S = image_size or 224, from flowers-102 below data.root."""
-    root = data_root(config, create=config.download)
+    root = data_root(config, may_be_absent=True)
     samples = {}
     for part in ("train", "val", "test"):
         flowers = open_dataset(Flowers102, config, "flowers-102", split=part, loader=Path)  # paths, not pixels

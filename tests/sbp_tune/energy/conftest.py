@@ -1,10 +1,14 @@
-"""Four fake T4s behind pynvml's own functions and errors, and a clock that only moves when told."""
+"""Four fake T4s behind pynvml's own functions and errors, a clock that moves when told, and a meter on both."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pynvml
 import pytest
 
+from sbp_tune.energy import EnergyMeter
+from sbp_tune.energy import meter as meter_module
 from sbp_tune.energy.nvml import Nvml
 
 # As nvidia-smi prints them. The second and third share a prefix; the first is hurt by lstrip("MIG-") (CodeCarbon).
@@ -89,6 +93,19 @@ class FakeLibrary:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
 
+class FakeTree:
+    """One core busy, 8 GB resident, by the fake clock."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    def cpu_seconds(self) -> float:
+        return self.clock()
+
+    def memory_gb(self) -> float:
+        return 8.0
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -107,3 +124,9 @@ def nvml(library: FakeLibrary) -> Nvml:
 @pytest.fixture
 def uuids() -> list[str]:
     return list(UUIDS)
+
+
+@pytest.fixture
+def meter(clock: FakeClock, nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> Callable[..., EnergyMeter]:
+    monkeypatch.setattr(meter_module, "ProcessTree", lambda pid: FakeTree(clock))
+    return lambda **options: EnergyMeter(**{"nvml": nvml, "clock": clock} | options)

@@ -62,12 +62,12 @@ def test_a_living_grandchild_counts_and_reaping_it_changes_nothing():
 
 
 def test_an_orphan_is_still_followed():
-    wait = "import os, time\nparent = os.getppid()\nwhile os.getppid() == parent: time.sleep(0.01)\n"
+    wait = "import os, time\nparent = os.getppid()\nprint(os.getpid(), flush=True)\n"
+    wait += "while os.getppid() == parent: time.sleep(0.01)\n"
     child_code = wait + BURN.format(seconds=0.4) + "while True: time.sleep(1)"
     code = f"""
         import subprocess, sys
         child = subprocess.Popen([sys.executable, "-S", "-E", "-c", {child_code!r}])
-        print(child.pid, flush=True)
         input()
     """
     with python(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
@@ -137,6 +137,7 @@ class Simulated:
     parent: int
     own: float = 0.0
     reaped: float = 0.0
+    started: float = 0.0
     children: set[int] = field(default_factory=set)
 
 
@@ -157,10 +158,11 @@ class SimulatedSystem:
         self.table[pid].own += seconds
         self.burned += seconds
 
-    def exit(self, pid: int) -> None:
+    def exit(self, pid: int, reaped: bool = True) -> None:
+        """Without being reaped, as under a parent that ignores SIGCHLD, its time goes nowhere."""
         gone = self.table.pop(pid)
         parent = self.table[gone.parent]
-        parent.reaped += gone.own + gone.reaped
+        parent.reaped += gone.own + gone.reaped if reaped else 0.0
         parent.children.discard(pid)
         for child in gone.children:
             self.table[child].parent = 1
@@ -168,7 +170,7 @@ class SimulatedSystem:
 
     def times(self, pid: int) -> ProcessTimes | None:
         process = self.table.get(pid)
-        return process and ProcessTimes(float(pid), process.parent, process.own, process.reaped)
+        return process and ProcessTimes(process.started, process.parent, process.own, process.reaped)
 
     def children(self, pid: int) -> list[int]:
         return sorted(self.table[pid].children) if pid in self.table else []
@@ -182,8 +184,8 @@ class SimulatedSystem:
 EVENTS = st.lists(st.tuples(st.sampled_from("sssbbbxr"), st.integers(0, 9), st.integers(1, 100)), max_size=60)
 
 
-def play(events, orphans: bool) -> tuple[list[float], float]:
-    """Totals read at each `r` and at the end, and the true one; without orphans a parent outlives its children."""
+def play(events, tidy: bool) -> tuple[list[float], float]:
+    """Totals read at each `r` and at the end, and the true one; if tidy, parents outlive and reap their children."""
     system = SimulatedSystem()
     tree = ProcessTree(2, system)
     totals = []
@@ -194,8 +196,8 @@ def play(events, orphans: bool) -> tuple[list[float], float]:
             system.spawn(pid)
         elif kind == "b":
             system.burn(pid, amount / 10)
-        elif kind == "x" and pid != 2 and (orphans or not system.table[pid].children):
-            system.exit(pid)
+        elif kind == "x" and pid != 2 and not (tidy and system.table[pid].children):
+            system.exit(pid, reaped=tidy or amount % 2 == 0)
         elif kind == "r":
             totals.append(tree.cpu_seconds())
     totals.append(tree.cpu_seconds())
@@ -204,24 +206,25 @@ def play(events, orphans: bool) -> tuple[list[float], float]:
 
 @given(EVENTS)
 def test_reaped_trees_count_exactly_whenever_they_are_read(events):
-    totals, truth = play(events, orphans=False)
+    totals, truth = play(events, tidy=True)
     assert totals[-1] == pytest.approx(truth)
 
 
 @given(EVENTS)
 def test_totals_never_fall_and_never_exceed_the_truth(events):
-    totals, truth = play(events, orphans=True)
+    totals, truth = play(events, tidy=False)
     assert all(later >= earlier - 1e-9 for earlier, later in itertools.pairwise(totals))
     assert totals[-1] <= truth + 1e-6
 
 
-def test_a_pid_that_is_used_again_is_another_process():
+@pytest.mark.parametrize(("parent", "own", "total"), [(1, 77.0, 5.0), (2, 1.0, 6.0)])
+def test_a_pid_that_is_used_again_is_another_process(parent, own, total):
     system = SimulatedSystem()
     system.spawn(2)
     tree = ProcessTree(2, system)
     system.burn(3, 5.0)
     assert tree.cpu_seconds() == 5
-    system.exit(3)
-    system.table[3] = Simulated(3, 1, own=77.0)  # a stranger
-    system.times = lambda pid, real=system.times: ProcessTimes(999.0, 1, 77.0, 0.0) if pid == 3 else real(pid)
-    assert tree.cpu_seconds() == 5
+    system.exit(3, reaped=False)
+    system.table[3] = Simulated(3, parent, own=own, started=999.0)
+    system.table[parent].children.add(3)
+    assert tree.cpu_seconds() == total

@@ -1,0 +1,35 @@
+import pytest
+
+from sbp_tune.errors import InputError
+from sbp_tune.study.file import ResourcesConfig
+from sbp_tune.study.placement import local_nodes, places, trials_at_a_time
+
+FOUR_T4 = {"CPU": 48.0, "GPU": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "count"),
+    [(12, 1, 4), (12, 0.5, 4), (6, 0.5, 8), (1, 0.4, 8), (48, 4, 1), (12, 2, 2), (1, 0, 48), (49, 0, 0), (1, 5, 0)],
+)
+def test_how_many_trials_a_node_holds(cpu, gpu, count):
+    assert places(FOUR_T4, ResourcesConfig(cpu=cpu, gpu=gpu)) == count
+
+
+def test_none_fits_is_an_error_that_says_what_there_is(make_study):
+    study = make_study(("search: {trials: 6}", "resources: {gpu: 1}"))
+    with pytest.raises(InputError) as error:
+        trials_at_a_time(study, {"a": {"CPU": 2.0}})
+    assert str(error.value) == (
+        "demo.yaml: resources: a trial asks for cpu 1 and gpu 1 on one node, but Ray has 2 CPUs and 0 GPUs on 1 node"
+    )
+    assert trials_at_a_time(study, {"a": {"CPU": 2.0}, "b": FOUR_T4}) == 4
+
+
+def test_the_study_may_want_fewer(make_study):
+    study = make_study(("{trials: 6}", "{trials: 6, concurrent: 3}"))
+    assert trials_at_a_time(study, {"a": FOUR_T4}) == 3
+
+
+def test_this_machine_has_cores():
+    (node,) = local_nodes().values()
+    assert node["CPU"] >= 1

@@ -1,0 +1,157 @@
+import json
+import math
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from sbp_tune.config import TrainConfig
+from sbp_tune.study.results import load_study
+from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points, outcome, requeue
+from sbp_tune.study.storage import create_study, number_of, open_study
+
+OBJECTIVES = {"val_accuracy": "max", "kwh": "min"}
+DONE = {"val_accuracy": 0.9, "kwh": 1e-6, "fully_trained": True}
+
+
+@pytest.fixture
+def start(tmp_path, make_study):
+    """start(*replacements) -> (study, directory, searcher), as `search` starts one."""
+
+    def begin(*replacements):
+        study = make_study(*replacements)
+        enqueue_fixed_points(create_study(tmp_path, study.file.name, study.objectives, {}), study)
+        return study, tmp_path, OptunaSearcher(study, tmp_path)
+
+    return begin
+
+
+def states(path):
+    return [trial.state for trial in open_study(path).get_trials()]
+
+
+def run_all(searcher, result=DONE):
+    configs = []
+    while (config := searcher.suggest(f"t{len(configs)}")) != Searcher.FINISHED:
+        configs.append(config)
+        searcher.on_trial_complete(f"t{len(configs) - 1}", result)
+    return configs
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+def test_baselines_come_first_then_exactly_so_many_proposals(start, sampler):
+    study, path, searcher = start(("{trials: 6}", f"{{trials: 6, sampler: {sampler}}}"))
+    configs = run_all(searcher)
+    assert len(configs) == study.total_trials == 8
+    assert [config["sparsity"]["estimator"] for config in configs[:3]] == ["dense", "dense", "mask"]
+    assert [config["epochs"] for config in configs[:2]] == [8, 2]
+    assert configs[0]["optimizer"]["lr"] == pytest.approx(0.1) and configs[1]["optimizer"]["lr"] == 0.5
+    for config in configs:
+        assert TrainConfig.model_validate(config).model_dump(mode="json") == config  # complete
+    assert states(path) == [TrialState.COMPLETE] * 8
+
+
+def test_the_sampler_learns_of_a_baseline_what_lies_in_the_space(start):
+    _, path, searcher = start()
+    run_all(searcher)
+    baseline = open_study(path).get_trials()[0]
+    assert baseline.params == pytest.approx({"optimizer.lr": 0.1, "epochs": 8, "seed": 1})
+    assert baseline.values == [0.9, 1e-6]
+
+
+def test_a_restarted_searcher_proposes_only_what_is_left(start):
+    study, path, searcher = start()
+    for name in ("a", "b", "c"):
+        searcher.suggest(name)
+        searcher.on_trial_complete(name, DONE)
+    assert len(run_all(OptunaSearcher(study, path))) == study.total_trials - 3
+    assert sum("baseline" in trial.user_attrs for trial in open_study(path).get_trials()) == 2
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "expected"),
+    [
+        (DONE, False, (TrialState.COMPLETE, [0.9, 1e-6], None)),
+        ({**DONE, "fully_trained": False}, False, (TrialState.PRUNED, None, None)),
+        (None, False, (TrialState.PRUNED, None, None)),
+        (DONE, True, (TrialState.FAIL, None, None)),
+        ({**DONE, "val_accuracy": math.nan}, False, (TrialState.FAIL, None, "val_accuracy is nan")),
+        ({**DONE, "kwh": 0.0}, False, (TrialState.FAIL, None, "no energy was measured (kwh is 0)")),
+        ({**DONE, "kwh": None}, False, (TrialState.FAIL, None, "kwh is None")),
+        ({"kwh": 1.0, "fully_trained": True}, False, (TrialState.FAIL, None, "val_accuracy is None")),
+    ],
+)
+def test_only_a_fully_trained_trial_with_finite_objectives_is_complete(result, error, expected):
+    assert outcome(result, error, OBJECTIVES) == expected
+
+
+def test_no_ending_leaves_a_trial_running(start):
+    _, path, searcher = start()
+    for name, result in {"nan": {**DONE, "kwh": math.nan}, "stopped": {"val_accuracy": 0.1}, "none": None}.items():
+        searcher.suggest(name)
+        searcher.on_trial_complete(name, result)
+    assert states(path)[:3] == [TrialState.FAIL, TrialState.PRUNED, TrialState.PRUNED]
+    assert open_study(path).get_trials()[0].user_attrs["error"] == "kwh is nan"
+    assert open_study(path).best_trials == []
+
+
+def test_a_second_telling_changes_nothing(start):
+    _, path, searcher = start()
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", DONE)
+    searcher.on_trial_complete("a", None, error=True)
+    searcher.on_trial_complete("never heard of", DONE)
+    assert states(path)[0] == TrialState.COMPLETE
+
+
+def test_trials_lost_in_a_crash_are_proposed_again(start):
+    study, path, searcher = start()
+    for name in ("kept", "lost", "done"):
+        searcher.suggest(name)
+    searcher.on_trial_complete("done", DONE)
+    storage = open_study(path)
+    lost = storage.get_trials()[number_of(storage, "lost")]
+    assert requeue(storage, {"kept"}) == 1
+    assert requeue(open_study(path), {"kept"}) == 0  # a second resume finds nothing new
+    again = OptunaSearcher(study, path)
+    config = again.suggest("again")
+    assert config == lost.user_attrs["config"]
+    again.on_trial_complete("again", DONE)
+    again.on_trial_complete("kept", DONE)
+    assert len(run_all(again)) == study.total_trials - 3
+    counts = [states(path).count(state) for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)]
+    assert counts == [study.total_trials, 1, 0]
+
+
+def test_a_grid_is_enqueued_whole(start):
+    study, _, searcher = start(("{choice: [2, 4, 8]}", "{grid: [2, 4, 8]}"), ("trials: 6", "trials: 2"))
+    epochs = [config["epochs"] for config in run_all(searcher)]
+    assert epochs == [8, 2, 2, 4, 8, 2, 4, 8]
+    assert study.total_trials == 8
+
+
+def test_results_of_a_study_in_every_state(start, study_text):
+    study, path, searcher = start()
+    (path / "study.yaml").write_text(
+        study_text.replace("name: demo", "name: demo\nobjectives: " + json.dumps(OBJECTIVES))
+    )
+    for name in ("ok", "bad", "on"):
+        searcher.suggest(name)
+        folder = path / "ray" / name
+        folder.mkdir(parents=True)
+        rows = [{"epoch": epoch, "val_accuracy": 0.1 * epoch, "kwh": 1e-6 * epoch, "device": "cpu"} for epoch in (1, 2)]
+        # An epoch run again after a resume comes later in the file; a crash leaves half a line.
+        lines = [rows[1] | {"val_accuracy": 0.0}, rows[0], rows[1]] if name == "ok" else rows[:1]
+        (folder / "result.json").write_text("".join(json.dumps(row) + "\n" for row in lines) + '{"epoch": 3, "val')
+    searcher.on_trial_complete("ok", DONE)
+    searcher.on_trial_complete("bad", {**DONE, "kwh": math.nan})
+    results = load_study(path)
+    assert results.trials["state"].tolist() == ["complete", "failed", "running"]
+    assert results.trials["kind"].tolist() == ["baseline", "baseline", "search"]
+    assert results.trials["epoch"].tolist() == [2, 1, 1]
+    assert results.trials["val_accuracy"].tolist() == pytest.approx([0.2, 0.1, 0.1])
+    assert results.trials["error"].isna().tolist() == [True, False, True]
+    assert results.epochs[["trial", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [2, 1]]
+    assert results.config_of(0)["epochs"] == 8
+    assert results.trials["config.epochs"].tolist()[:2] == [8, 2]
+    assert len(results.trials) == 3  # the rest only waits

@@ -1,0 +1,131 @@
+import copy
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sbp_tune.config import TrainConfig
+from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.training import Training, resolve_device
+
+
+def config_of(**values):
+    base = {
+        "data": {"name": "digits", "subset": 256, "augment": "crop"},
+        "model": {"args": {"width": 8}},
+        "optimizer": {"lr": 0.1, "weight_decay": 5e-4},
+        "epochs": 4,
+        "cpu_threads": 1,
+        "device": "cpu",
+    }
+    return TrainConfig.model_validate({**base, **values})
+
+
+def run(training, epochs):
+    return [training.run_epoch() for _ in range(epochs)]
+
+
+def losses(rows):
+    return [(row["loss"], row["val_loss"], row["val_accuracy"]) for row in rows]
+
+
+SPARSE = {"estimator": "mask", "schedule": "linear", "p0": 0.5, "k": 0.1}
+
+
+def test_one_seed_one_result():
+    first, again = (losses(run(Training(config_of(sparsity=SPARSE)), 2)) for _ in range(2))
+    assert first == again
+    assert losses(run(Training(config_of(sparsity=SPARSE, seed=1)), 1)) != first[:1]
+
+
+def test_it_learns_and_reports_every_column():
+    training = Training(config_of(data={"name": "digits"}))
+    rows = run(training, 4)
+    last = rows[-1]
+    assert last["val_accuracy"] > 0.9 and last["loss"] < rows[0]["loss"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["fully_trained"] for row in rows] == [False, False, False, True]
+    assert last["kwh"] == pytest.approx(last["kwh_cpu"] + last["kwh_ram"]) and last["kwh_gpu"] is None
+    assert 0 < rows[0]["kwh"] < rows[1]["kwh"] < last["kwh"]
+    assert last["mean_power_w"] == pytest.approx(last["kwh"] * 3.6e6 / last["train_time_s"])
+    assert last["train_time_s"] == pytest.approx(sum(row["epoch_time_s"] for row in rows))
+    assert last["kwh_measured_share"] == 0 and last["co2_kg"] is None and last["device"] == "cpu"
+    assert last["tflop"] == pytest.approx(4 * rows[0]["tflop"])
+    for name in ("f1", "precision", "recall", "roc_auc"):
+        assert 0.9 < last[name] <= 1
+
+
+def test_arms_share_initialisation_and_data_order():
+    dense, sparse = Training(config_of()), Training(config_of(sparsity={**SPARSE, "p0": 1.0, "k": 0.0}))
+    for mine, theirs in zip(dense.model.parameters(), sparse.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert losses(run(dense, 1)) == losses(run(sparse, 1))
+
+
+def test_a_resumed_run_continues_bit_for_bit():
+    config = config_of(sparsity=SPARSE, energy={"country": "IRL"}, early_stopping={"patience": 3})
+    whole = Training(config)
+    rows = run(whole, 2)
+    buffer = io.BytesIO()
+    torch.save(copy.deepcopy(whole.state_dict()), buffer)
+    rows += run(whole, 2)
+    buffer.seek(0)
+    torch.rand(3)  # whatever else the process drew meanwhile
+    resumed = Training(config)
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    rest = run(resumed, 2)
+    assert losses(rest) == losses(rows[2:])
+    assert rest[-1]["tflop"] == rows[-1]["tflop"]
+    assert rest[0]["kwh"] > rows[1]["kwh"] and rest[0]["co2_kg"] > rows[1]["co2_kg"]
+    for mine, theirs in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves():
+    training = Training(
+        config_of(epochs=50, early_stopping={"metric": "val_accuracy", "patience": 2, "min_delta": 0.9})
+    )
+    rows = []
+    while not training.finished:
+        rows.append(training.run_epoch())
+    assert len(rows) == 3 and rows[-1]["fully_trained"]
+
+
+def test_a_run_that_diverges_is_an_error_with_the_epoch():
+    training = Training(config_of(optimizer={"lr": 100.0, "momentum": 0.99, "weight_decay": 10.0}, epochs=20))
+    with pytest.raises(SbpTuneError, match=r"diverged: the training loss is (nan|inf) in epoch"):
+        run(training, 20)
+
+
+def test_bf16_trains():
+    assert run(Training(config_of(precision="bf16", data={"name": "digits"})), 2)[-1]["val_accuracy"] > 0.5
+
+
+def test_the_test_split_gives_metrics_and_a_confusion_matrix():
+    training = Training(config_of())
+    run(training, 1)
+    metrics, confusion = training.test()
+    assert set(metrics) >= {"test_accuracy", "test_f1", "test_roc_auc", "test_loss"}
+    assert confusion.shape == (10, 10) and int(confusion.sum()) == len(training.data.test)
+    assert metrics["test_accuracy"] == pytest.approx(confusion.diag().sum().item() / confusion.sum().item())
+
+
+def test_a_last_batch_of_one_image_is_no_batch():
+    subset = 64 + 1
+    training = Training(config_of(data={"name": "digits", "subset": subset, "batch_size": 64}))
+    assert math.isfinite(run(training, 1)[0]["loss"])
+
+
+def test_the_learning_rate_and_the_keep_fraction_are_those_of_the_epoch():
+    rows = run(Training(config_of(sparsity=SPARSE)), 4)
+    assert [row["keep_fraction"] for row in rows] == pytest.approx([0.5, 0.4, 0.3, 0.2])
+    assert [row["lr"] for row in rows] == pytest.approx(0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
+def test_cuda_without_a_gpu():
+    with pytest.raises(InputError, match="device: found cuda, but torch sees no GPU here; allowed: cpu, auto"):
+        resolve_device("cuda")
+    assert resolve_device("auto").type == "cpu"

@@ -1,0 +1,77 @@
+"""What every trainable must do. A new one is tested by standing in this list."""
+
+import math
+
+import pytest
+
+from sbp_tune.config import TrainConfig
+from sbp_tune.errors import InputError
+from sbp_tune.study.launch import load_trainable
+
+TRAINABLES = ["trainables.sparse_backprop:SparseBackprop"]
+
+
+def config_of(**values):
+    base = {"data": {"subset": 256}, "model": {"args": {"width": 4}}, "epochs": 3, "cpu_threads": 1, "device": "cpu"}
+    return TrainConfig.model_validate({**base, **values}).model_dump(mode="json")
+
+
+@pytest.fixture(params=TRAINABLES)
+def trainable(request):
+    return load_trainable(request.param)
+
+
+def finish(trial):
+    rows = [trial.train()]
+    while not rows[-1]["done"]:
+        rows.append(trial.train())
+    return rows
+
+
+def test_a_step_is_an_epoch_with_the_objectives_and_an_end(trainable):
+    rows = finish(trainable(config_of()))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["fully_trained"] for row in rows] == [False, False, True]
+    assert all(math.isfinite(row["val_accuracy"]) and row["kwh"] > 0 for row in rows)
+
+
+def test_a_restored_trial_continues(trainable, tmp_path):
+    whole = trainable(config_of())
+    rows = [whole.train()]
+    whole.save(str(tmp_path))
+    rows += [whole.train(), whole.train()]
+    other = trainable(config_of())
+    other.restore(str(tmp_path))
+    continued = [other.train(), other.train()]
+    for mine, theirs in zip(continued, rows[1:], strict=True):
+        for name in ("epoch", "loss", "val_accuracy", "tflop", "done"):
+            assert mine[name] == theirs[name]
+    assert continued[0]["kwh"] > rows[0]["kwh"]
+
+
+def test_a_reused_process_gives_what_a_fresh_one_gives(trainable):
+    fresh = finish(trainable(config_of(seed=7)))
+    reused = trainable(config_of(epochs=2))
+    finish(reused)
+    assert reused.reset(config_of(seed=7))
+    again = finish(reused)
+    assert [row["loss"] for row in again] == [row["loss"] for row in fresh]
+    assert again[0]["kwh"] < 2 * fresh[-1]["kwh"] and again[0]["epoch"] == 1
+    reused.stop()
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"model": {"name": "resnet19"}}, "resnet19"),
+        ({"data": {"name": "image_folder", "root": "/nowhere"}}, "/nowhere"),
+        ({"energy": {"country": "IRE"}}, "IRE"),
+    ],
+)
+def test_unusable_input_is_found_before_training(trainable, values, problem):
+    with pytest.raises(InputError, match=problem):
+        trainable.check_input(config_of(**values))
+
+
+def test_usable_input_passes(trainable):
+    trainable.check_input(config_of(energy={"country": "IRL"}))
