@@ -129,9 +129,9 @@ class EnergyConfig(Section):
 
     country: str | None = Field(None, pattern="^[A-Z]{3}$", description="ISO 3166 alpha-3; none: no CO2 figure")
     pue: float = Field(1.0, ge=1, le=5, description="power usage effectiveness of the building; applied to CO2 only")
-    cpu_idle_w: float = Field(10.0, ge=0, description="W of the idle processor; a run is billed its share of the cores")
-    cpu_busy_w: float = Field(6.0, ge=0, description="W more for each busy core")
-    ram_w_per_gb: float = Field(0.375, ge=0, description="W per GB of resident memory")
+    cpu_idle_w: float = Field(0.74, ge=0, description="W of an idle logical core; a run is billed the cores it holds")
+    cpu_busy_w: float = Field(2.76, ge=0, description="W more of a busy logical core")
+    ram_w_per_gb: float = Field(0.392, ge=0, description="W per GB of resident memory")
 
 
 class TrainConfig(Section):

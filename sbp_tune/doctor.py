@@ -45,7 +45,7 @@ def doctor_facts(
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "measured": {gpu["uuid"]: gpu["energy"] for gpu in gpus if gpu["energy"] != "none"},
         "modelled": {
-            "cpu": f"{energy.cpu_idle_w:g} W idle + {energy.cpu_busy_w:g} W per busy core",
+            "cpu": f"{energy.cpu_idle_w:g} W per logical core + {energy.cpu_busy_w:g} W more when busy",
             "ram": f"{energy.ram_w_per_gb:g} W/GB",
         },
     }

@@ -47,6 +47,7 @@ def train_run(
         figures = f"loss {row['loss']:.4f}  val_accuracy {100 * row['val_accuracy']:.2f} %"
         cost = f"{readable_energy(row['kwh'])}  {row['train_time_s']:.1f} s"
         console.print(f"epoch {row['epoch']}/{config.epochs}  {figures}  {cost}", highlight=False)
+    training.close()
     test, confusion = training.test()
     result = {**rows[-1], **test, "classes": list(training.data.classes), "confusion": confusion.tolist()}
     write_atomic(output / "model.pt", lambda file: torch.save(training.model.state_dict(), file))

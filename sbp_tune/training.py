@@ -126,6 +126,11 @@ class Training:
         self._energy.load_state_dict(state["energy"])
         self._peak_rss_gb = state["peak_rss_gb"]
 
+    def close(self) -> None:
+        """Gives back what outlives the object: the meter's threads and the hooks on the model."""
+        self._energy.close()
+        self.sparsity.remove()
+
     def _train(self) -> tuple[float, float]:
         """One pass over the training images; mean loss and the learning rate of the epoch."""
         config, images, labels = self.config, self.data.train.images, self.data.train.labels

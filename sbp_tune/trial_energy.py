@@ -22,7 +22,9 @@ class TrialEnergy:
     def __init__(
         self, config: EnergyConfig, gpus: Sequence[str], cpus: int | None, synchronize: Callable[[], None]
     ) -> None:
-        self._config, self._gpus, self._cpus, self._synchronize = config, gpus, cpus, synchronize
+        self._config, self._synchronize = config, synchronize
+        self._meter = EnergyMeter.from_config(config, gpus=gpus, cpus=cpus)
+        self._metering = False
         self._sums: dict[str, float | None] = dict.fromkeys(("kwh", "measured", "seconds"), 0.0)
         self._sources: dict[str, str] = {}
         self._epoch_seconds = 0.0
@@ -31,20 +33,25 @@ class TrialEnergy:
     def epoch(self) -> Iterator[None]:
         """Meters the block and adds it to the sums; a block that raises is not an epoch and not added."""
         self._synchronize()  # work queued before must not be billed here, nor ours later
-        meter = EnergyMeter.from_config(self._config, gpus=self._gpus, cpus=self._cpus)
-        start = time.perf_counter()
-        with meter:
-            yield
-            self._synchronize()
-        self._epoch_seconds = time.perf_counter() - start
-        reading = meter.read()
-        self._add("kwh", reading.kwh)
-        self._add("measured", reading.kwh * reading.measured_share)
+        if not self._metering:
+            self._meter.start()
+            self._metering = True
+        before, start = self._meter.read(), time.perf_counter()
+        yield
+        self._synchronize()
+        after, self._epoch_seconds = self._meter.read(), time.perf_counter() - start
         self._add("seconds", self._epoch_seconds)
-        for name in _COMPONENTS:
-            if component := reading.components.get(name):
-                self._add(name, component.kwh)
-                self._sources[name] = component.source
+        self._add("kwh", after.kwh - before.kwh)
+        self._add("measured", after.kwh * after.measured_share - before.kwh * before.measured_share)
+        for name, component in after.components.items():
+            self._sources[name] = component.source
+            earlier = before.components[name].kwh
+            self._add(name, None if component.kwh is None or earlier is None else component.kwh - earlier)
+
+    def close(self) -> None:
+        """Ends the meter's background threads."""
+        if self._metering:
+            self._meter.stop()
 
     def row(self) -> dict[str, float | str | None]:
         """Columns of the results table; kWh and kg of all epochs so far, W and seconds, and the sources."""

@@ -144,8 +144,9 @@ def test_report_by_name(finished, folder, tmp_path):
 
 
 def test_a_trial_that_fails_is_named_and_the_others_go_on(folder, ray_address):
-    diverging = "{sparsity.estimator: dense, epochs: 4, optimizer: {lr: 0.2, momentum: 0.99, weight_decay: 10}}"
-    result = search(folder, "failing", "--set", f"baselines.1={diverging}", "--set", "search.trials=1")
+    diverging = "{sparsity.estimator: dense, epochs: 4, optimizer: {lr: 100.0, momentum: 0.99, weight_decay: 10}}"
+    options = ["--set", "config.optimizer.lr={log_uniform: [0.05, 100]}", "--set", "search={trials: 1, seed: 1}"]
+    result = search(folder, "failing", *options, "--set", f"baselines.1={diverging}")
     assert result.exit_code == 0, result.output
     trials = load_study(folder / "failing").trials
     assert trials["state"].tolist() == ["complete", "failed", "complete"]

@@ -53,6 +53,7 @@ class SparseBackprop(ray.tune.Trainable):
 
     def cleanup(self) -> None:
         if hasattr(self, "training"):
+            self.training.close()
             del self.training
         gc.collect()
         if torch.cuda.is_available():

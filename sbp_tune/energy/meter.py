@@ -65,7 +65,7 @@ class EnergyMeter:
         _check_at_least(0, cpus=cpus, cpu_idle_w=cpu_idle_w, cpu_busy_w=cpu_busy_w, ram_w_per_gb=ram_w_per_gb)
         self._co2_kg_per_kwh = None if country is None else pue * intensity(country)
         # Where more cores are promised than there are, the idle processor is still billed only once.
-        self._idle_share = min(1.0, cpus / (os.cpu_count() or 1))
+        self._cores = min(cpus, os.cpu_count() or 1)
         self._cpu_idle_w = cpu_idle_w
         self._cpu_busy_w = cpu_busy_w
         self._ram_w_per_gb = ram_w_per_gb
@@ -170,7 +170,7 @@ class EnergyMeter:
     def _measure(self, now: float, started: float) -> Reading:
         seconds = now - started
         cpu_seconds = self._tree.cpu_seconds() - self._cpu_start
-        cpu_j = cpu_joules(seconds, cpu_seconds, self._idle_share, self._cpu_idle_w, self._cpu_busy_w)
+        cpu_j = cpu_joules(seconds, cpu_seconds, self._cores, self._cpu_idle_w, self._cpu_busy_w)
         ram_j = ram_joules(self._memory.until(now), self._ram_w_per_gb)
         components = {"gpu": self._gpu_component(now)} if self._gpus else {}
         components["cpu"] = Component(cpu_j / JOULES_PER_KWH, "model", MODEL_UNCERTAINTY)

@@ -34,7 +34,7 @@ def fake_nvml(*gpus: Gpu) -> SimpleNamespace:
 
 def shown(facts: dict) -> str:
     text = io.StringIO()
-    print_doctor(Console(file=text, width=200), facts)
+    print_doctor(Console(file=text, width=300), facts)
     return text.getvalue()
 
 
@@ -43,13 +43,13 @@ def test_a_machine_without_gpu_says_what_is_modelled():
     assert (facts["gpus"], facts["no_gpu_reason"], facts["measured"]) == ([], NO_GPU, {})
     assert (
         f"On this machine the GPU is not measured (no GPU: {NO_GPU}); CPU and RAM energy will be modelled: "
-        "10 W idle + 6 W per busy core, 0.375 W/GB."
+        "0.74 W per logical core + 2.76 W more when busy, 0.392 W/GB."
     ) in shown(facts)
 
 
 def test_the_coefficients_are_those_of_the_config():
     facts = doctor_facts(EnergyConfig(cpu_idle_w=45, cpu_busy_w=3.5, ram_w_per_gb=0.4), fake_nvml())
-    assert facts["modelled"] == {"cpu": "45 W idle + 3.5 W per busy core", "ram": "0.4 W/GB"}
+    assert facts["modelled"] == {"cpu": "45 W per logical core + 3.5 W more when busy", "ram": "0.4 W/GB"}
 
 
 def test_each_gpu_has_its_source():

@@ -42,6 +42,9 @@ def test_an_epoch_that_fails_is_no_epoch():
     with pytest.raises(RuntimeError), energy.epoch():
         raise RuntimeError("out of memory")
     assert energy.row()["kwh"] == 0
+    with energy.epoch():
+        burn()
+    assert energy.row()["kwh"] > 0
 
 
 def test_the_device_is_waited_for_at_both_edges():

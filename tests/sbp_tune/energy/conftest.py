@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pynvml
@@ -129,4 +130,6 @@ def uuids() -> list[str]:
 @pytest.fixture
 def meter(clock: FakeClock, nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> Callable[..., EnergyMeter]:
     monkeypatch.setattr(meter_module, "ProcessTree", lambda pid: FakeTree(clock))
-    return lambda **options: EnergyMeter(**{"nvml": nvml, "clock": clock} | options)
+    # 10 W for the idle machine, 6 W more for each busy core
+    coefficients = {"cpu_idle_w": 10 / (os.cpu_count() or 1), "cpu_busy_w": 6, "ram_w_per_gb": 0.375}
+    return lambda **options: EnergyMeter(**{"nvml": nvml, "clock": clock} | coefficients | options)

@@ -30,7 +30,7 @@ def test_no_time_is_no_power():
 
 
 def test_models_by_hand():
-    assert cpu_joules(seconds=100, cpu_seconds=50, idle_share=0.25, idle_w=10, busy_w=6) == 250 + 300
+    assert cpu_joules(seconds=100, cpu_seconds=50, cores=2, idle_w=0.75, busy_w=6) == 150 + 300
     assert ram_joules(gb_seconds=80, w_per_gb=0.375) == 30
 
 

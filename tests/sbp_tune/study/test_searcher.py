@@ -131,10 +131,8 @@ def test_a_grid_is_enqueued_whole(start):
 
 
 def test_results_of_a_study_in_every_state(start, study_text):
-    study, path, searcher = start()
-    (path / "study.yaml").write_text(
-        study_text.replace("name: demo", "name: demo\nobjectives: " + json.dumps(OBJECTIVES))
-    )
+    _, path, searcher = start()
+    (path / "study.yaml").write_text(f"{study_text}\nobjectives: {json.dumps(OBJECTIVES)}")
     for name in ("ok", "bad", "on"):
         searcher.suggest(name)
         folder = path / "ray" / name
