@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,15 @@ class SparseBackprop(ray.tune.Trainable):
         load_dataset(parsed.data)
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.training = Training(TrainConfig.model_validate(config))
+        """Takes a config, and perhaps `resume_from`: checkpoints of an earlier attempt, newest first."""
+        self.training = Training(TrainConfig.model_validate({k: v for k, v in config.items() if k != "resume_from"}))
+        for checkpoint in config.get("resume_from", []):
+            try:
+                return self.load_checkpoint(checkpoint)
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+                # A crash can cut a checkpoint short while it is written; the one before it is whole.
+                warnings.warn(f"{checkpoint} cannot be read, going on from an older one: {error}", stacklevel=2)
+        return None
 
     def step(self) -> dict[str, Any]:
         row = self.training.run_epoch()

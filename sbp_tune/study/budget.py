@@ -8,10 +8,13 @@ from ray.tune import Stopper
 
 
 class KwhBudget(Stopper):
-    """Stops every trial once the study has used its kWh; stopped trials are no points of the front."""
+    """Stops every trial once the study has used its kWh; stopped trials are no points of the front.
 
-    def __init__(self, kwh: float) -> None:
-        self.limit = kwh
+    kwh: the limit; spent: what trials that ended before this start of the study had used.
+    """
+
+    def __init__(self, kwh: float, spent: float = 0.0) -> None:
+        self.limit, self.spent = kwh, spent
         self.used: dict[str, float] = {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -19,4 +22,4 @@ class KwhBudget(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return sum(self.used.values()) >= self.limit
+        return self.spent + sum(self.used.values()) >= self.limit

@@ -34,7 +34,7 @@ class BudgetConfig(Section):
     """What ends the search early; trials that run then are stopped and kept out of the front."""
 
     kwh: float | None = Field(None, gt=0, description="kWh of all trials together")
-    hours: float | None = Field(None, gt=0, description="hours of wall time")
+    hours: float | None = Field(None, gt=0, description="hours of wall time from each start or resume")
 
 
 class ResourcesConfig(Section):

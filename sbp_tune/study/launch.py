@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
+
 from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.placement import ray_nodes, trials_at_a_time
-from sbp_tune.study.storage import create_study, open_study
+from sbp_tune.study.results import epoch_rows, load_study
+from sbp_tune.study.storage import attempts, create_study, open_study
 
 # Ray tells its makers about its use unless told not to; read when ray is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -52,36 +56,30 @@ def search(study: Study, path: Path, address: str | None = None) -> Ending:
         with _only_writer(path):
             write_text_atomic(path / "study.yaml", yaml_text(study.document))
             _create_storage(study, path)
-            return _run(study, path, concurrent, restored=False)
+            return _run(study, path, concurrent)
 
 
 def resume(path: Path, address: str | None = None) -> Ending:
-    """Continues an interrupted study: finished trials stay, running ones go on from their last checkpoint."""
+    """Continues an interrupted study: finished trials stay, unfinished ones go on from their last checkpoint.
+
+    Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
+    left. The study's storage is told of every ending at once, and is never older than what ended.
+    """
     for needed in ("study.yaml", "study.db"):
         if not (path / needed).is_file():
             raise InputError(f"{path}: not a study directory: it has no {needed}")
     study = load_study_file(path / "study.yaml")
     with _only_writer(path):
-        if is_finished(study, path):
+        _settle_fully_trained(study, path)
+        ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
+        if ended >= study.total_trials:
             raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
+        kwh = study.file.budget.kwh
+        if kwh is not None and _spent_kwh(path) >= kwh:
+            raise InputError(f"{path}: its budget of {kwh:g} kWh is used up; nothing to resume")
         check_on_this_machine(study, address)
         with connected_ray(address):
-            from sbp_tune.study.searcher import requeue
-
-            concurrent = trials_at_a_time(study, ray_nodes())
-            experiment = _ray_experiment(path)
-            requeue(open_study(path), _known_trial_ids(experiment))
-            return _run(study, path, concurrent, restored=_can_restore(experiment))
-
-
-def is_finished(study: Study, path: Path) -> bool:
-    """Whether every trial of a study has ended for good."""
-    from sbp_tune.study.searcher import is_superseded
-
-    trials = open_study(path).get_trials(deepcopy=False)
-    if any(trial.user_attrs.get("bad_input") and not is_superseded(trial) for trial in trials):
-        return False
-    return sum(trial.state.is_finished() and not is_superseded(trial) for trial in trials) >= study.total_trials
+            return _run(study, path, trials_at_a_time(study, ray_nodes()))
 
 
 def load_trainable(name: str) -> type:
@@ -136,64 +134,82 @@ def _create_storage(study: Study, path: Path) -> None:
     enqueue_fixed_points(storage, study)
 
 
-def _run(study: Study, path: Path, concurrent: int, restored: bool) -> Ending:
+def _run(study: Study, path: Path, concurrent: int) -> Ending:
     import ray.tune
 
     from sbp_tune.study.budget import KwhBudget
+    from sbp_tune.study.failures import Failures
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.searcher import OptunaSearcher
 
-    file = study.file
-    trainable = ray.tune.with_resources(
-        load_trainable(file.trainable), {"cpu": file.resources.cpu, "gpu": file.resources.gpu}
-    )
-    if restored:
-        tuner = ray.tune.Tuner.restore(str(_ray_experiment(path)), trainable, resume_unfinished=True)
-        # Callbacks and searcher come back from a pickle of the first start; this run has its own.
-        tuner._local_tuner._tune_config.search_alg = OptunaSearcher(study, path)
-        run_config = tuner._local_tuner._run_config
-        progress = Progress(path, study.total_trials)
-        run_config.callbacks = [progress]
-    else:
-        progress = Progress(path, study.total_trials)
-        tuner = ray.tune.Tuner(
-            trainable,
-            tune_config=ray.tune.TuneConfig(
-                search_alg=OptunaSearcher(study, path),
-                num_samples=-1,  # the searcher knows when all are proposed, however often the study was restored
-                max_concurrent_trials=concurrent,
-                reuse_actors=True,  # importing torch costs seconds a process
-                time_budget_s=None if file.budget.hours is None else file.budget.hours * 3600,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=ray.tune.RunConfig(
-                name="ray",
-                storage_path=str(path.resolve()),
-                callbacks=[progress],
-                stop=None if file.budget.kwh is None else KwhBudget(file.budget.kwh),
-                checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
-                verbose=0,
-            ),
-        )
-    interrupted = False
+    file, interrupted = study.file, False
 
     def interrupt(*_: Any) -> None:
-        # Ray stops after the present step and saves its state on SIGUSR1 as on its own SIGINT, but
-        # does not say afterwards that it did.
+        # Ray stops after the present step on SIGUSR1 as on its own SIGINT, but does not say afterwards
+        # that it did.
         nonlocal interrupted
         interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
         signal.raise_signal(signal.SIGUSR1)
 
-    progress.on_bad_input = interrupt
+    failures, progress = Failures(path, on_bad_input=interrupt), Progress(path, study.total_trials)
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(load_trainable(file.trainable), {"cpu": file.resources.cpu, "gpu": file.resources.gpu}),
+        tune_config=ray.tune.TuneConfig(
+            search_alg=OptunaSearcher(study, path),
+            num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,  # importing torch costs seconds a process
+            time_budget_s=None if file.budget.hours is None else file.budget.hours * 3600,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=ray.tune.RunConfig(
+            name="ray",
+            storage_path=str(path.resolve()),
+            callbacks=[failures, progress],
+            stop=None if file.budget.kwh is None else KwhBudget(file.budget.kwh, _spent_kwh(path)),
+            # Two: a crash can cut the newest short while it is written.
+            checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
+            verbose=0,
+        ),
+    )
     with _signals(interrupt):
         tuner.fit()
     progress.close()
-    if progress.bad_input:
+    if failures.bad_input:
         raise InputError(
-            [*progress.bad_input, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"]
+            [*failures.bad_input, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"]
         )
-    return Ending.INTERRUPTED if interrupted else Ending.FINISHED
+    if interrupted:
+        return Ending.INTERRUPTED
+    _settle_stopped(study, path)
+    return Ending.FINISHED
+
+
+def _settle_fully_trained(study: Study, path: Path) -> None:
+    """Tells the storage of trials that ended just when the driver died."""
+    from sbp_tune.study.searcher import settle
+
+    storage = open_study(path)
+    for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        rows = epoch_rows(path, attempts(trial))
+        if rows and rows[-1].get("fully_trained"):
+            settle(storage, trial.number, rows[-1], study.objectives)
+
+
+def _settle_stopped(study: Study, path: Path) -> None:
+    """Tells the storage of trials that the budget stopped: Ray tells its searcher nothing of these."""
+    from sbp_tune.study.searcher import settle
+
+    storage = open_study(path)
+    for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        settle(storage, trial.number, None, study.objectives)
+
+
+def _spent_kwh(path: Path) -> float:
+    """kWh of the trials that have ended; the others report theirs again."""
+    trials = load_study(path).trials
+    return float(trials.loc[trials["state"] != "running", "kwh"].sum())
 
 
 @contextmanager
@@ -224,13 +240,21 @@ def connected_ray(address: str | None) -> Iterator[None]:
         return
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20} if address is None else {}
     try:
+        _check_answers(address)
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except ConnectionError as error:
+    except OSError as error:  # ConnectionError is one
         raise InputError(f"--address {address}: no Ray cluster answers there: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """OSError where nothing listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager
@@ -242,23 +266,6 @@ def _only_writer(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise SbpTuneError(f"{path}: another process runs this study at present") from None
         yield
-
-
-def _ray_experiment(path: Path) -> Path:
-    return path.resolve() / "ray"
-
-
-def _can_restore(experiment: Path) -> bool:
-    return (experiment / "tuner.pkl").is_file() and any(experiment.glob("experiment_state-*.json"))
-
-
-def _known_trial_ids(experiment: Path) -> set[str]:
-    """Ids of the trials in Ray's newest saved state; those asked for after it are not known to Ray any more."""
-    states = sorted(experiment.glob("experiment_state-*.json"))
-    if not states:
-        return set()
-    data = json.loads(states[-1].read_text(encoding="utf-8"))
-    return {json.loads(trial)["trial_id"] for trial, _ in data["trial_data"]}
 
 
 def _versions() -> dict[str, str]:

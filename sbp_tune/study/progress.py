@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
-from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sbp_tune.errors import InputError
-from sbp_tune.study.storage import number_of, open_study, set_attribute
+from sbp_tune.study.failures import reason, root_cause
+from sbp_tune.study.storage import number_of, open_study
 from sbp_tune.units import readable_energy
 
 _FINISHED_ROWS = 8  # rows for trials that have ended, beside all that run
@@ -33,31 +32,21 @@ class _Row:
 
 
 class Progress(Callback):
-    """Follows a search: shows it, and writes into the storage why a trial failed.
-
-    `bad_input` holds the problems when a trial found the user's data unusable; `on_bad_input` is
-    called once then, as every other trial would fail the same way.
-    """
+    """Shows a search on the console."""
 
     def __init__(self, path: Path, total: int, console: Console | None = None) -> None:
-        self._path, self._total = path, total
+        self._study, self._total = open_study(path), total
+        self._console = console or Console()
         self._rows: dict[str, _Row] = {}
-        self._console = console
         self._live: Live | None = None
         self._front: set[int] = set()
         self._started = time.monotonic()
-        self.bad_input: list[str] = []
-        self.on_bad_input: Any = None
 
-    def __getstate__(self) -> dict[str, Any]:  # Ray pickles callbacks; a terminal cannot travel
-        return {"_path": self._path, "_total": self._total}
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles callbacks when it starts; a terminal cannot travel."""
+        return {}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_path"], state["_total"])  # type: ignore[misc]
-
-    def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
-        self._study = open_study(self._path)
-        self._console = self._console or Console()
+    def setup(self, **info: Any) -> None:
         if self._console.is_terminal:
             self._live = Live(self._table(), console=self._console, refresh_per_second=2, transient=True)
             self._live.start()
@@ -79,17 +68,7 @@ class Progress(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         row = self._row(trial, "failed")
-        cause = _root_cause(trial.get_error())
-        reason = " ".join(f"{cause}".split()) or type(cause).__name__
-        if isinstance(cause, InputError):
-            set_attribute(self._study, row.number, "bad_input", True)
-            if not self.bad_input and self.on_bad_input is not None:
-                self.bad_input = cause.problems
-                self.on_bad_input()
-        elif type(cause).__module__.split(".")[0] != "sbp_tune":
-            reason = f"{type(cause).__name__}: {reason}"
-        set_attribute(self._study, row.number, "error", reason)
-        self._ended(row, reason)
+        self._ended(row, reason(root_cause(trial.get_error())))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         self.close()
@@ -111,15 +90,15 @@ class Progress(Callback):
         row.state = state
         return row
 
-    def _ended(self, row: _Row, reason: str = "") -> None:
+    def _ended(self, row: _Row, why: str = "") -> None:
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         self._front = {trial.number for trial in self._study.best_trials} if complete else set()
-        self._show(row, f"{row.state}{f': {reason}' if reason else ''}")
+        self._show(row, f"{row.state}: {why}" if why else row.state)
 
     def _show(self, row: _Row, event: str = "") -> None:
         if self._live is not None:
             self._live.update(self._table())
-        elif event and self._console is not None:
+        elif event:
             figures = "" if row.val_accuracy is None else f" epoch {row.epoch}/{row.epochs}, {_figures(row)}"
             line = f"[{self._ended_count()}/{self._total}] trial {row.number} {row.label} {event}{figures}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -151,10 +130,3 @@ class Progress(Callback):
 
 def _figures(row: _Row) -> str:
     return f"val_accuracy {100 * (row.val_accuracy or 0):.2f} %, {readable_energy(row.kwh)}"
-
-
-def _root_cause(error: BaseException | None) -> BaseException:
-    """The exception that a trial raised, out of Ray's wrappings."""
-    if isinstance(error, RayTaskError) and error.cause is not None:
-        return _root_cause(error.cause)
-    return error or RuntimeError("ended without a result")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 
 from sbp_tune.errors import InputError
 from sbp_tune.files import read_yaml, write_atomic
-from sbp_tune.study.storage import open_study
+from sbp_tune.study.storage import attempts, open_study
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
 METRICS = [
@@ -31,7 +30,8 @@ _STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "RUNNI
 class StudyResults:
     """One study: `trials` has a row per trial, `epochs` a row per trial and epoch.
 
-    `trials`: trial, trial_id, state (complete, stopped, failed, running), kind (search, baseline),
+    `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, running),
+    kind (search, baseline),
     error, device, the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
     config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
     """
@@ -62,14 +62,14 @@ def load_study(path: Path | str) -> StudyResults:
         if record.state.name not in _STATES:  # enqueued, not started
             continue
         attributes = record.user_attrs
-        trial_id = attributes.get("trial_id", "")
-        rows = list(_epoch_rows(path / "ray" / trial_id)) if trial_id else []
+        rows = epoch_rows(path, attempts(record))
         last = rows[-1] if rows else {}
         configs[record.number] = attributes.get("config", {})
         trials.append(
             {
                 "trial": record.number,
-                "trial_id": trial_id,
+                "trial_id": (attempts(record) or [""])[-1],
+                "attempts": len(attempts(record)),
                 "state": _STATES[record.state.name],
                 "kind": "baseline" if "baseline" in attributes else "search",
                 "error": attributes.get("error"),
@@ -116,23 +116,23 @@ def flat_columns(config: dict[str, Any], prefix: str = "config") -> dict[str, An
     return columns
 
 
-def _epoch_rows(trial_dir: Path) -> Iterator[dict[str, Any]]:
-    """Ray's result lines, one per epoch in order; an epoch run again after a resume counts as it ran last.
+def epoch_rows(path: Path, trial_ids: list[str]) -> list[dict[str, Any]]:
+    """Ray's result lines of a trial's attempts, one per epoch in order; of an epoch run twice, the last.
 
-    Ray appends to the file while we may read it, and a crash can leave half a line: that line is
+    Ray appends to the files while we may read them, and a crash can leave half a line: that line is
     skipped, as its epoch is run again.
     """
-    file = trial_dir / "result.json"
     rows: dict[int, dict[str, Any]] = {}
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for trial_id in trial_ids:
+        file = path / "ray" / trial_id / "result.json"
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
             if isinstance(row, dict) and isinstance(row.get("epoch"), int):
                 rows[row["epoch"]] = row
-    yield from (rows[epoch] for epoch in sorted(rows))
+    return [rows[epoch] for epoch in sorted(rows)]
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 Ray's own OptunaSearch tells Optuna whatever a trial last reported: a stopped trial becomes a
 complete one with little accuracy and tiny energy, and a NaN leaves the trial running for ever. Here
-only a fully trained trial is complete. All state is in the study's storage, found again by Ray's
-trial id, so a restored searcher can be no older than the storage.
+only a fully trained trial is complete. All state is in the study's storage: a trial that a crash left
+unfinished there is the first to be suggested again, as a new attempt from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sbp_tune.study.file import Study
-from sbp_tune.study.storage import number_of, open_study, set_attribute
+from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
 
 
 class OptunaSearcher(Searcher):
@@ -25,41 +26,36 @@ class OptunaSearcher(Searcher):
 
     def __init__(self, study: Study, path: Path) -> None:
         super().__init__(metric=list(study.objectives), mode=list(study.objectives.values()))
-        self._study = study
-        self._optuna = open_study(path, make_sampler(study))
+        self._study, self._path = study, path
+        self._optuna = open_study(path)
+        self._optuna.sampler = make_sampler(study, len(_started(self._optuna)))
+        self._mine: set[str] = set()  # Ray's ids of the attempts that this searcher started
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The complete config of the next trial; FINISHED when all are proposed."""
-        trials = self._optuna.get_trials(deepcopy=False)
-        started = [trial for trial in trials if trial.state != TrialState.WAITING and not is_superseded(trial)]
-        if len(started) >= self._study.total_trials:
+        """The complete config of the next attempt; FINISHED when all trials are proposed."""
+        started = _started(self._optuna)
+        left = next((t for t in started if t.state == TrialState.RUNNING and not self._mine & set(attempts(t))), None)
+        if left is None and len(started) >= self._study.total_trials:
             return str(Searcher.FINISHED)
-        trial = self._optuna.ask()
-        fixed = trial.user_attrs.get("point")
-        if fixed is None:
-            values = self._study.space.suggest(trial)
-        else:  # a baseline: parameters outside the space are its own, the others are known to the sampler
-            values = fixed
-            for parameter in self._study.space.parameters:
-                if parameter.key in values and parameter.domain.contains(values[parameter.key]):
-                    parameter.domain.suggest(trial, parameter.key)
-        config = self._study.train_config(values)
-        trial.set_user_attr("trial_id", trial_id)
-        trial.set_user_attr("config", config)
-        return config
+        if left is None:
+            number = self._ask()
+            config, checkpoints = self._optuna.get_trials(deepcopy=False)[number].user_attrs["config"], []
+        else:
+            number, config = left.number, left.user_attrs["config"]
+            checkpoints = [path for attempt in reversed(attempts(left)) for path in self._checkpoints(attempt)]
+        before = attempts(self._optuna.get_trials(deepcopy=False)[number])
+        set_attribute(self._optuna, number, "attempts", [*before, trial_id])
+        self._mine.add(trial_id)
+        return config if not checkpoints else {**config, "resume_from": checkpoints}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing to learn before a trial has ended: Optuna takes no intermediate values of several objectives."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna how a trial ended: complete only when fully trained with finite objectives."""
+        """Tells Optuna how a trial ended. An error is told by the callback that knows its reason."""
         number = number_of(self._optuna, trial_id)
-        if number is None or self._optuna.get_trials(deepcopy=False)[number].state.is_finished():
-            return  # told before a crash, and Ray's state is older than the storage
-        state, values, reason = outcome(result, error, self._study.objectives)
-        if reason is not None:
-            set_attribute(self._optuna, number, "error", reason)
-        self._optuna.tell(number, values, state)
+        if number is not None and not error:
+            settle(self._optuna, number, result, self._study.objectives)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the storage is the state. Ray wants a file."""
@@ -68,16 +64,37 @@ class OptunaSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
 
+    def _ask(self) -> int:
+        trial = self._optuna.ask()
+        values = trial.user_attrs.get("point")
+        if values is None:
+            values = self._study.space.suggest(trial)
+        else:  # a baseline: parameters outside the space are its own, the others are known to the sampler
+            for parameter in self._study.space.parameters:
+                if parameter.key in values and parameter.domain.contains(values[parameter.key]):
+                    parameter.domain.suggest(trial, parameter.key)
+        trial.set_user_attr("config", self._study.train_config(values))
+        return trial.number
+
+    def _checkpoints(self, attempt: str) -> list[str]:
+        """Checkpoints of an attempt, newest first; a crash may have left the newest unfinished."""
+        return [str(path) for path in sorted((self._path / "ray" / attempt).glob("checkpoint_*"), reverse=True)]
+
+
+def settle(study: optuna.Study, number: int, result: dict[str, Any] | None, objectives: dict[str, str]) -> None:
+    """Tells Optuna how an unfinished trial ended, by its last result; a finished one stays as it is."""
+    if study.get_trials(deepcopy=False)[number].state.is_finished():
+        return
+    state, values, reason = outcome(result, objectives)
+    if reason is not None:
+        set_attribute(study, number, "error", reason)
+    study.tell(number, values, state)
+
 
 def outcome(
-    result: dict[str, Any] | None, error: bool, objectives: dict[str, str]
+    result: dict[str, Any] | None, objectives: dict[str, str]
 ) -> tuple[TrialState, list[float] | None, str | None]:
-    """How a trial ended, by its last result: Optuna's state, the objectives' values, and why it failed.
-
-    The reason of an `error` is known to Ray's callback, not here.
-    """
-    if error:
-        return TrialState.FAIL, None, None
+    """How a trial ended: Optuna's state, the objectives' values, and why it failed."""
     if not result or not result.get("fully_trained"):
         return TrialState.PRUNED, None, None
     values = [result.get(name) for name in objectives]
@@ -89,16 +106,17 @@ def outcome(
     return TrialState.COMPLETE, [float(value) for value in values if value is not None], None
 
 
-def make_sampler(study: Study) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler that the study file names, seeded."""
+def make_sampler(study: Study, started: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler that the study file names, seeded; after a restart not with the same random numbers again."""
     search = study.file.search
+    seed = search.seed if started == 0 else int(np.random.SeedSequence([search.seed, started]).generate_state(1)[0])
     match search.sampler:
         case "tpe":
-            return optuna.samplers.TPESampler(seed=search.seed)
+            return optuna.samplers.TPESampler(seed=seed)
         case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=search.seed)
+            return optuna.samplers.NSGAIISampler(seed=seed)
         case "random":
-            return optuna.samplers.RandomSampler(seed=search.seed)
+            return optuna.samplers.RandomSampler(seed=seed)
 
 
 def enqueue_fixed_points(optuna_study: optuna.Study, study: Study) -> None:
@@ -111,27 +129,5 @@ def enqueue_fixed_points(optuna_study: optuna.Study, study: Study) -> None:
             optuna_study.enqueue_trial(study.space.optuna_parameters(point))
 
 
-def requeue(optuna_study: optuna.Study, known_trial_ids: set[str]) -> int:
-    """After a crash: proposes again what Ray no longer knows, and what failed for bad input; their number.
-
-    The old trials stay in the storage, failed and marked, since the energy that they used was used.
-    """
-    lost = [
-        trial
-        for trial in optuna_study.get_trials(deepcopy=False)
-        if (trial.state == TrialState.RUNNING and trial.user_attrs.get("trial_id") not in known_trial_ids)
-        or (trial.user_attrs.get("bad_input") and not is_superseded(trial))
-    ]
-    for trial in lost:
-        kept: dict[str, Any] = {key: trial.user_attrs[key] for key in ("baseline", "point") if key in trial.user_attrs}
-        optuna_study.enqueue_trial(trial.params, kept)
-        set_attribute(optuna_study, trial.number, "superseded", True)
-        if not trial.state.is_finished():
-            set_attribute(optuna_study, trial.number, "error", "lost in a crash; its config runs again as a new trial")
-            optuna_study.tell(trial.number, state=TrialState.FAIL)
-    return len(lost)
-
-
-def is_superseded(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a trial's config was proposed again under another number."""
-    return bool(trial.user_attrs.get("superseded"))
+def _started(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]

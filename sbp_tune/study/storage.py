@@ -46,7 +46,12 @@ def set_attribute(study: optuna.Study, number: int, key: str, value: Any) -> Non
     study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
+def attempts(trial: optuna.trial.FrozenTrial) -> list[str]:
+    """Ray's trial ids under which a trial has run, oldest first."""
+    return list(trial.user_attrs.get("attempts", []))
+
+
 def number_of(study: optuna.Study, trial_id: str) -> int | None:
-    """Optuna's number of the trial that ran last under a Ray trial id."""
-    trials = reversed(study.get_trials(deepcopy=False))
-    return next((trial.number for trial in trials if trial.user_attrs.get("trial_id") == trial_id), None)
+    """Optuna's number of the trial of which a Ray trial id is an attempt."""
+    trials = reversed(study.get_trials(deepcopy=False))  # asked about soon after it was asked for
+    return next((trial.number for trial in trials if trial_id in attempts(trial)), None)

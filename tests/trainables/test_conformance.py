@@ -49,6 +49,22 @@ def test_a_restored_trial_continues(trainable, tmp_path):
     assert continued[0]["kwh"] > rows[0]["kwh"]
 
 
+def test_an_attempt_goes_on_from_the_newest_checkpoint_that_is_whole(trainable, tmp_path):
+    first = trainable(config_of())
+    for index in range(2):
+        first.train()
+        first.save(str(tmp_path / f"checkpoint_{index}"))
+    last = first.train()
+    (cut,) = (tmp_path / "checkpoint_1").glob("*.pt")
+    checkpoints = [str(tmp_path / f"checkpoint_{index}") for index in (1, 0)]
+    whole = trainable({**config_of(), "resume_from": checkpoints})
+    assert (row := whole.train())["epoch"] == 3 and row["loss"] == last["loss"]
+    cut.write_bytes(cut.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="cannot be read, going on from an older one"):
+        older = trainable({**config_of(), "resume_from": checkpoints})
+    assert older.train()["epoch"] == 2
+
+
 def test_a_reused_process_gives_what_a_fresh_one_gives(trainable):
     fresh = finish(trainable(config_of(seed=7)))
     reused = trainable(config_of(epochs=2))

@@ -7,7 +7,7 @@ from ray.tune.search import Searcher
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.study.results import load_study
-from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points, outcome, requeue
+from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points, outcome
 from sbp_tune.study.storage import create_study, number_of, open_study
 
 OBJECTIVES = {"val_accuracy": "max", "kwh": "min"}
@@ -69,20 +69,19 @@ def test_a_restarted_searcher_proposes_only_what_is_left(start):
 
 
 @pytest.mark.parametrize(
-    ("result", "error", "expected"),
+    ("result", "expected"),
     [
-        (DONE, False, (TrialState.COMPLETE, [0.9, 1e-6], None)),
-        ({**DONE, "fully_trained": False}, False, (TrialState.PRUNED, None, None)),
-        (None, False, (TrialState.PRUNED, None, None)),
-        (DONE, True, (TrialState.FAIL, None, None)),
-        ({**DONE, "val_accuracy": math.nan}, False, (TrialState.FAIL, None, "val_accuracy is nan")),
-        ({**DONE, "kwh": 0.0}, False, (TrialState.FAIL, None, "no energy was measured (kwh is 0)")),
-        ({**DONE, "kwh": None}, False, (TrialState.FAIL, None, "kwh is None")),
-        ({"kwh": 1.0, "fully_trained": True}, False, (TrialState.FAIL, None, "val_accuracy is None")),
+        (DONE, (TrialState.COMPLETE, [0.9, 1e-6], None)),
+        ({**DONE, "fully_trained": False}, (TrialState.PRUNED, None, None)),
+        (None, (TrialState.PRUNED, None, None)),
+        ({**DONE, "val_accuracy": math.nan}, (TrialState.FAIL, None, "val_accuracy is nan")),
+        ({**DONE, "kwh": 0.0}, (TrialState.FAIL, None, "no energy was measured (kwh is 0)")),
+        ({**DONE, "kwh": None}, (TrialState.FAIL, None, "kwh is None")),
+        ({"kwh": 1.0, "fully_trained": True}, (TrialState.FAIL, None, "val_accuracy is None")),
     ],
 )
-def test_only_a_fully_trained_trial_with_finite_objectives_is_complete(result, error, expected):
-    assert outcome(result, error, OBJECTIVES) == expected
+def test_only_a_fully_trained_trial_with_finite_objectives_is_complete(result, expected):
+    assert outcome(result, OBJECTIVES) == expected
 
 
 def test_no_ending_leaves_a_trial_running(start):
@@ -99,28 +98,38 @@ def test_a_second_telling_changes_nothing(start):
     _, path, searcher = start()
     searcher.suggest("a")
     searcher.on_trial_complete("a", DONE)
+    searcher.on_trial_complete("a", None)
     searcher.on_trial_complete("a", None, error=True)
     searcher.on_trial_complete("never heard of", DONE)
     assert states(path)[0] == TrialState.COMPLETE
 
 
-def test_trials_lost_in_a_crash_are_proposed_again(start):
+def test_what_a_crash_left_unfinished_is_the_first_to_run_again(start):
     study, path, searcher = start()
-    for name in ("kept", "lost", "done"):
-        searcher.suggest(name)
+    configs = {name: searcher.suggest(name) for name in ("done", "cut", "begun")}
     searcher.on_trial_complete("done", DONE)
-    storage = open_study(path)
-    lost = storage.get_trials()[number_of(storage, "lost")]
-    assert requeue(storage, {"kept"}) == 1
-    assert requeue(open_study(path), {"kept"}) == 0  # a second resume finds nothing new
+    for checkpoint in ("checkpoint_000000", "checkpoint_000001"):
+        (path / "ray" / "cut" / checkpoint).mkdir(parents=True)
     again = OptunaSearcher(study, path)
-    config = again.suggest("again")
-    assert config == lost.user_attrs["config"]
-    again.on_trial_complete("again", DONE)
-    again.on_trial_complete("kept", DONE)
+    checkpoints = [str(path / "ray" / "cut" / name) for name in ("checkpoint_000001", "checkpoint_000000")]
+    assert again.suggest("cut-2") == {**configs["cut"], "resume_from": checkpoints}
+    assert again.suggest("begun-2") == configs["begun"]  # no checkpoint yet
+    assert number_of(open_study(path), "cut-2") == number_of(open_study(path), "cut") == 1
+    for name in ("cut-2", "begun-2"):
+        again.on_trial_complete(name, DONE)
     assert len(run_all(again)) == study.total_trials - 3
-    counts = [states(path).count(state) for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)]
-    assert counts == [study.total_trials, 1, 0]
+    assert states(path) == [TrialState.COMPLETE] * study.total_trials
+
+
+def test_a_restarted_sampler_does_not_draw_the_same_numbers_again(start):
+    study, path, searcher = start(("{trials: 6}", "{trials: 6, sampler: random}"))
+    drawn = []
+    for index in range(study.total_trials):
+        searcher = OptunaSearcher(study, path)
+        drawn.append(searcher.suggest(f"t{index}"))
+        searcher.on_trial_complete(f"t{index}", DONE)
+    rates = [config["optimizer"]["lr"] for config in drawn]
+    assert len(set(rates)) == len(rates)
 
 
 def test_a_grid_is_enqueued_whole(start):

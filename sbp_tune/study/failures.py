@@ -1,0 +1,57 @@
+"""What a failed trial leaves: its reason in the storage, and a stop of the search where all would fail alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray.exceptions import RayTaskError
+from ray.tune import Callback
+
+from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.study.storage import number_of, open_study, set_attribute
+
+
+class Failures(Callback):
+    """Tells Optuna of failed trials.
+
+    An InputError is not the trial's own fault: the data cannot be used, so every trial would fail.
+    Then `bad_input` holds the problems, `on_bad_input` is called, and the trial is left unfinished, for
+    `resume` to run again.
+    """
+
+    def __init__(self, path: Path, on_bad_input: Callable[[], None]) -> None:
+        self._path, self._on_bad_input = path, on_bad_input
+        self.bad_input: list[str] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles callbacks when it starts; nothing of this one is wanted from there."""
+        return {}
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        cause = root_cause(trial.get_error())
+        if isinstance(cause, InputError):
+            if not self.bad_input:
+                self.bad_input = cause.problems
+                self._on_bad_input()
+            return
+        study = open_study(self._path)
+        number = number_of(study, trial.trial_id)
+        if number is not None:
+            set_attribute(study, number, "error", reason(cause))
+            study.tell(number, state=optuna.trial.TrialState.FAIL)
+
+
+def reason(error: BaseException) -> str:
+    """One line that says why: our own errors speak for themselves, others bring their class."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, SbpTuneError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def root_cause(error: BaseException | None) -> BaseException:
+    """The exception that a trial raised, out of Ray's wrappings."""
+    if isinstance(error, RayTaskError) and error.cause is not None:
+        return root_cause(error.cause)
+    return error or RuntimeError("the trial ended without a result")
