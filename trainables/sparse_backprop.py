@@ -22,7 +22,7 @@ _CHECKPOINT = "training.pt"
 class SparseBackprop(ray.tune.Trainable):
     """Trains the network of a TrainConfig (plain data); every result is a row of design's columns."""
 
-    training: Training
+    _training: Training | None = None
 
     @classmethod
     def check_input(cls, config: dict[str, Any]) -> None:
@@ -34,15 +34,20 @@ class SparseBackprop(ray.tune.Trainable):
         load_dataset(parsed.data)
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Takes a config, and perhaps `resume_from`: checkpoints of an earlier attempt, newest first."""
-        self.training = Training(TrainConfig.model_validate({k: v for k, v in config.items() if k != "resume_from"}))
-        for checkpoint in config.get("resume_from", []):
-            try:
-                return self.load_checkpoint(checkpoint)
-            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-                # A crash can cut a checkpoint short while it is written; the one before it is whole.
-                warnings.warn(f"{checkpoint} cannot be read, going on from an older one: {error}", stacklevel=2)
-        return None
+        """Takes a config, and perhaps `resume_from`: checkpoints of an earlier attempt, newest first.
+
+        Built when first used: an exception in an actor's creation reaches Ray's driver as text only.
+        """
+        self._given = config
+
+    @property
+    def training(self) -> Training:
+        """The run of this trial."""
+        if self._training is None:
+            config = {key: value for key, value in self._given.items() if key != "resume_from"}
+            self._training = Training(TrainConfig.model_validate(config))
+            self._load_newest(self._given.get("resume_from", []))
+        return self._training
 
     def step(self) -> dict[str, Any]:
         row = self.training.run_epoch()
@@ -62,9 +67,18 @@ class SparseBackprop(ray.tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        if hasattr(self, "training"):
-            self.training.close()
-            del self.training
+        if self._training is not None:
+            self._training.close()
+            self._training = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _load_newest(self, checkpoints: list[str]) -> None:
+        for checkpoint in checkpoints:
+            try:
+                return self.load_checkpoint(checkpoint)
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+                # A crash can cut a checkpoint short while it is written; the one before it is whole.
+                warnings.warn(f"{checkpoint} cannot be read, going on from an older one: {error}", stacklevel=2)
+        return None

@@ -22,9 +22,10 @@ from optuna.trial import TrialState
 
 from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.files import write_text_atomic, yaml_text
+from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.placement import ray_nodes, trials_at_a_time
-from sbp_tune.study.results import epoch_rows, load_study
+from sbp_tune.study.results import load_study
 from sbp_tune.study.storage import attempts, create_study, open_study
 
 # Ray tells its makers about its use unless told not to; read when ray is imported.
@@ -138,8 +139,8 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
     import ray.tune
 
     from sbp_tune.study.budget import KwhBudget
-    from sbp_tune.study.failures import Failures
     from sbp_tune.study.progress import Progress
+    from sbp_tune.study.recorder import Recorder
     from sbp_tune.study.searcher import OptunaSearcher
 
     file, interrupted = study.file, False
@@ -152,7 +153,7 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
         signal.raise_signal(signal.SIGUSR1)
 
-    failures, progress = Failures(path, on_bad_input=interrupt), Progress(path, study.total_trials)
+    recorder, progress = Recorder(path, on_bad_input=interrupt), Progress(path, study.total_trials)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(load_trainable(file.trainable), {"cpu": file.resources.cpu, "gpu": file.resources.gpu}),
         tune_config=ray.tune.TuneConfig(
@@ -166,7 +167,7 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
         run_config=ray.tune.RunConfig(
             name="ray",
             storage_path=str(path.resolve()),
-            callbacks=[failures, progress],
+            callbacks=[recorder, progress],
             stop=None if file.budget.kwh is None else KwhBudget(file.budget.kwh, _spent_kwh(path)),
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
@@ -176,9 +177,9 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
     with _signals(interrupt):
         tuner.fit()
     progress.close()
-    if failures.bad_input:
+    if recorder.bad_input:
         raise InputError(
-            [*failures.bad_input, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"]
+            [*recorder.bad_input, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"]
         )
     if interrupted:
         return Ending.INTERRUPTED
@@ -190,9 +191,9 @@ def _settle_fully_trained(study: Study, path: Path) -> None:
     """Tells the storage of trials that ended just when the driver died."""
     from sbp_tune.study.searcher import settle
 
-    storage = open_study(path)
+    storage, log = open_study(path), read_rows(path)
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        rows = epoch_rows(path, attempts(trial))
+        rows = merged_rows(log, attempts(trial))
         if rows and rows[-1].get("fully_trained"):
             settle(storage, trial.number, rows[-1], study.objectives)
 

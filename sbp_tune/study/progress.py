@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sbp_tune.study.failures import reason, root_cause
+from sbp_tune.study.recorder import cause_of, reason
 from sbp_tune.study.storage import number_of, open_study
 from sbp_tune.units import readable_energy
 
@@ -68,7 +68,7 @@ class Progress(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         row = self._row(trial, "failed")
-        self._ended(row, reason(root_cause(trial.get_error())))
+        self._ended(row, reason(cause_of(trial)))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         self.close()

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sbp_tune.errors import InputError
 from sbp_tune.files import read_yaml, write_atomic
+from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.storage import attempts, open_study
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
@@ -31,9 +32,9 @@ class StudyResults:
     """One study: `trials` has a row per trial, `epochs` a row per trial and epoch.
 
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, running),
-    kind (search, baseline),
-    error, device, the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
-    config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
+    kind (search, baseline), error, device, the METRICS of the last epoch (NaN where not measured), the
+    SOURCES, and the whole config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and
+    the METRICS of that epoch.
     """
 
     name: str
@@ -57,12 +58,13 @@ def load_study(path: Path | str) -> StudyResults:
         raise InputError(f"{path}: not a study directory (it needs study.yaml and study.db)")
     document = read_yaml(path / "study.yaml")
     storage = open_study(path)
+    log = read_rows(path)
     trials, epochs, configs = [], [], {}
     for record in storage.get_trials(deepcopy=False):
         if record.state.name not in _STATES:  # enqueued, not started
             continue
         attributes = record.user_attrs
-        rows = epoch_rows(path, attempts(record))
+        rows = merged_rows(log, attempts(record))
         last = rows[-1] if rows else {}
         configs[record.number] = attributes.get("config", {})
         trials.append(
@@ -114,25 +116,6 @@ def flat_columns(config: dict[str, Any], prefix: str = "config") -> dict[str, An
         else:
             columns[name] = json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
     return columns
-
-
-def epoch_rows(path: Path, trial_ids: list[str]) -> list[dict[str, Any]]:
-    """Ray's result lines of a trial's attempts, one per epoch in order; of an epoch run twice, the last.
-
-    Ray appends to the files while we may read them, and a crash can leave half a line: that line is
-    skipped, as its epoch is run again.
-    """
-    rows: dict[int, dict[str, Any]] = {}
-    for trial_id in trial_ids:
-        file = path / "ray" / trial_id / "result.json"
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-                rows[row["epoch"]] = row
-    return [rows[epoch] for epoch in sorted(rows)]
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

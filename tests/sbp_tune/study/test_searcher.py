@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sbp_tune.config import TrainConfig
+from sbp_tune.study.epochs import append_row
 from sbp_tune.study.results import load_study
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points, outcome
 from sbp_tune.study.storage import create_study, number_of, open_study
@@ -144,12 +145,12 @@ def test_results_of_a_study_in_every_state(start, study_text):
     (path / "study.yaml").write_text(f"{study_text}\nobjectives: {json.dumps(OBJECTIVES)}")
     for name in ("ok", "bad", "on"):
         searcher.suggest(name)
-        folder = path / "ray" / name
-        folder.mkdir(parents=True)
         rows = [{"epoch": epoch, "val_accuracy": 0.1 * epoch, "kwh": 1e-6 * epoch, "device": "cpu"} for epoch in (1, 2)]
         # An epoch run again after a resume comes later in the file; a crash leaves half a line.
-        lines = [rows[1] | {"val_accuracy": 0.0}, rows[0], rows[1]] if name == "ok" else rows[:1]
-        (folder / "result.json").write_text("".join(json.dumps(row) + "\n" for row in lines) + '{"epoch": 3, "val')
+        for row in [rows[1] | {"val_accuracy": 0.0}, *rows] if name == "ok" else rows[:1]:
+            append_row(path, {**row, "trial_id": name})
+        with (path / "epochs.jsonl").open("a") as log:
+            log.write('{"trial_id": "' + name + '", "epoch": 3, "val')
     searcher.on_trial_complete("ok", DONE)
     searcher.on_trial_complete("bad", {**DONE, "kwh": math.nan})
     results = load_study(path)

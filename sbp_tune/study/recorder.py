@@ -1,4 +1,4 @@
-"""What a failed trial leaves: its reason in the storage, and a stop of the search where all would fail alike."""
+"""Writes down what happens while Ray runs: each epoch as it comes in, and why a trial failed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 
 from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.study.epochs import append_row
 from sbp_tune.study.storage import number_of, open_study, set_attribute
 
 
-class Failures(Callback):
-    """Tells Optuna of failed trials.
+class Recorder(Callback):
+    """Logs results before anybody decides on them, and tells Optuna of failed trials.
 
     An InputError is not the trial's own fault: the data cannot be used, so every trial would fail.
     Then `bad_input` holds the problems, `on_bad_input` is called, and the trial is left unfinished, for
@@ -30,8 +32,11 @@ class Failures(Callback):
         """Ray pickles callbacks when it starts; nothing of this one is wanted from there."""
         return {}
 
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        append_row(self._path, {**result, "trial_id": trial.trial_id})
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        cause = root_cause(trial.get_error())
+        cause = cause_of(trial)
         if isinstance(cause, InputError):
             if not self.bad_input:
                 self.bad_input = cause.problems
@@ -50,8 +55,11 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, SbpTuneError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def root_cause(error: BaseException | None) -> BaseException:
-    """The exception that a trial raised, out of Ray's wrappings."""
-    if isinstance(error, RayTaskError) and error.cause is not None:
-        return root_cause(error.cause)
+def cause_of(trial: Any) -> BaseException:
+    """The exception that a Ray trial raised, out of Ray's wrappings."""
+    # trial.get_pickled_error() looks where Ray copies it later.
+    file = trial.pickled_error_file
+    error = cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).exists() else None
+    while isinstance(error, RayTaskError) and error.cause is not None:
+        error = error.cause
     return error or RuntimeError("the trial ended without a result")
