@@ -12,7 +12,7 @@ def ray_address():
     """One Ray of two cores for the whole session; its address, for drivers in processes of their own."""
     import ray
 
-    from sbp_tune.study import launch  # noqa: F401 - switches Ray's usage statistics off before it starts
+    from sbp_tune.study import ray_session  # noqa: F401 - switches Ray's usage statistics off before it starts
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
     yield ray.get_runtime_context().gcs_address

@@ -37,6 +37,12 @@ search: {trials: 4}
 energy: {country: IRL}
 """
 
+INTERRUPTIONS = [
+    (signal.SIGINT, 130),
+    pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow),
+    (signal.SIGKILL, -9),
+]
+
 run = CliRunner().invoke
 
 
@@ -218,7 +224,7 @@ def test_an_unreadable_image_on_a_cluster_stops_it_and_resume_goes_on(folder, ra
     assert load_study(folder / "far").trials["state"].tolist() == ["complete"]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("sent", "code"), INTERRUPTIONS)
 def test_an_interrupted_study_keeps_what_finished_and_resumes(folder, ray_address, sent, code):
     name = f"cut-{sent.name}"
     command = [sys.executable, "-m", "sbp_tune.cli", "search", str(folder / "tiny.yaml"), "--name", name]

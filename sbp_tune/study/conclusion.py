@@ -15,7 +15,7 @@ from sbp_tune.units import readable_energy, readable_metric
 
 _HEADINGS = {
     "epoch": "epochs",
-    "val_accuracy": "val. accuracy",
+    "val_accuracy": "accuracy",
     "kwh": "energy",
     "train_time_s": "time",
     "tflop": "TFLOP",

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import json
-import logging
 import os
 import platform
 import signal
-import socket
-import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,13 +21,10 @@ from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.placement import ray_nodes, trials_at_a_time
+from sbp_tune.study.preflight import check_on_this_machine, load_trainable
+from sbp_tune.study.ray_session import connected_ray
 from sbp_tune.study.results import load_study
 from sbp_tune.study.storage import attempts, create_study, open_study
-
-# Ray tells its makers about its use unless told not to; read when ray is imported.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Ray's newer output prints banners whatever the verbosity; ours is in progress.py.
-os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 
 
 class Ending(Enum):
@@ -53,10 +46,8 @@ def search(study: Study, path: Path, address: str | None = None) -> Ending:
     check_on_this_machine(study, address)
     with connected_ray(address):
         concurrent = trials_at_a_time(study, ray_nodes())
-        path.mkdir(parents=True, exist_ok=True)
+        _create(study, path)
         with _only_writer(path):
-            write_text_atomic(path / "study.yaml", yaml_text(study.document))
-            _create_storage(study, path)
             return _run(study, path, concurrent)
 
 
@@ -83,56 +74,18 @@ def resume(path: Path, address: str | None = None) -> Ending:
             return _run(study, path, trials_at_a_time(study, ray_nodes()))
 
 
-def load_trainable(name: str) -> type:
-    """The class that `module:Class` names; modules of the working directory count. InputError where it is none."""
-    module_name, class_name = name.split(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        trainable = getattr(import_module(module_name), class_name)
-    except ImportError as error:
-        raise InputError(f"trainable: found {name}; {module_name} cannot be imported: {error}") from error
-    except AttributeError:
-        raise InputError(f"trainable: found {name}; {module_name} has no {class_name}") from None
-    return trainable
-
-
-def check_on_this_machine(study: Study, address: str | None) -> None:
-    """Lets the trainable look at the baselines' data and models before anything starts.
-
-    Only for a local search: on a cluster the data need not lie where the driver runs.
-    """
-    check_input = getattr(load_trainable(study.file.trainable), "check_input", None)
-    if check_input is None or address is not None:
-        return
-    problems: dict[str, None] = {}
-    for config in distinct_inputs(study):
-        try:
-            check_input(config)
-        except InputError as error:
-            problems.update(dict.fromkeys(f"{study.source}: config.{problem}" for problem in error.problems))
-    if problems:
-        raise InputError(problems)
-
-
-def distinct_inputs(study: Study) -> list[dict[str, Any]]:
-    """Complete configs that differ in data or model: each option of the space once, and the baselines."""
-    points = [study.space.point({}), *study.baselines]
-    for parameter in study.space.parameters:
-        if parameter.key.split(".")[0] in ("data", "model"):
-            points += [study.space.point({parameter.key: value}) for value in parameter.domain.samples()]
-    distinct: dict[str, dict[str, Any]] = {}
-    for point in points:
-        config = study.train_config(point)
-        distinct.setdefault(json.dumps([config["data"], config["model"]]), config)
-    return list(distinct.values())
-
-
-def _create_storage(study: Study, path: Path) -> None:
+def _create(study: Study, path: Path) -> None:
+    """Makes the study directory in one step, with all that `resume` needs."""
     from sbp_tune.study.searcher import enqueue_fixed_points
 
-    storage = create_study(path, study.file.name, study.objectives, {"versions": _versions()})
-    enqueue_fixed_points(storage, study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        made = Path(folder) / path.name
+        made.mkdir()
+        write_text_atomic(made / "study.yaml", yaml_text(study.document))
+        storage = create_study(made, study.file.name, study.objectives, {"versions": _versions()})
+        enqueue_fixed_points(storage, study)
+        made.rename(path)
 
 
 def _run(study: Study, path: Path, concurrent: int) -> Ending:
@@ -227,35 +180,6 @@ def _signals(interrupt: Any) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def connected_ray(address: str | None) -> Iterator[None]:
-    """A Ray to run on: the cluster at an address, or one of this machine's own; InputError where none answers."""
-    import ray
-
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if ray.is_initialized():  # somebody's notebook, or a test: theirs to end
-        yield
-        return
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20} if address is None else {}
-    try:
-        _check_answers(address)
-        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except OSError as error:  # ConnectionError is one
-        raise InputError(f"--address {address}: no Ray cluster answers there: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_answers(address: str | None) -> None:
-    """OSError where nothing listens at HOST:PORT; Ray itself would wait for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from sbp_tune.study.file import Study
-from sbp_tune.study.launch import check_on_this_machine, connected_ray
 from sbp_tune.study.placement import local_nodes, places, ray_nodes, trials_at_a_time
+from sbp_tune.study.preflight import check_on_this_machine
+from sbp_tune.study.ray_session import connected_ray
 
 
 def print_preview(study: Study, path: Path, address: str | None, console: Console | None = None) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
-from sbp_tune.study.launch import load_trainable
+from sbp_tune.study.preflight import load_trainable
 
 TRAINABLES = ["trainables.sparse_backprop:SparseBackprop"]
 
@@ -61,8 +61,8 @@ def test_an_attempt_goes_on_from_the_newest_checkpoint_that_is_whole(trainable, 
     assert (row := whole.train())["epoch"] == 3 and row["loss"] == last["loss"]
     cut.write_bytes(cut.read_bytes()[:1000])
     with pytest.warns(UserWarning, match="cannot be read, going on from an older one"):
-        older = trainable({**config_of(), "resume_from": checkpoints})
-    assert older.train()["epoch"] == 2
+        row = trainable({**config_of(), "resume_from": checkpoints}).train()
+    assert row["epoch"] == 2
 
 
 def test_a_reused_process_gives_what_a_fresh_one_gives(trainable):

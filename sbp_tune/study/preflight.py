@@ -1,0 +1,57 @@
+"""What is looked at before anything starts: the trainable, the data and the models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sbp_tune.errors import InputError
+from sbp_tune.study.file import Study
+
+
+def load_trainable(name: str) -> type:
+    """The class that `module:Class` names; modules of the working directory count. InputError where it is none."""
+    module_name, class_name = name.split(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        trainable = getattr(import_module(module_name), class_name)
+    except ImportError as error:
+        raise InputError(f"trainable: found {name}; {module_name} cannot be imported: {error}") from error
+    except AttributeError:
+        raise InputError(f"trainable: found {name}; {module_name} has no {class_name}") from None
+    return trainable
+
+
+def check_on_this_machine(study: Study, address: str | None) -> None:
+    """Lets the trainable look at the baselines' data and models before anything starts.
+
+    Only for a local search: on a cluster the data need not lie where the driver runs.
+    """
+    check_input = getattr(load_trainable(study.file.trainable), "check_input", None)
+    if check_input is None or address is not None:
+        return
+    problems: dict[str, None] = {}
+    for config in distinct_inputs(study):
+        try:
+            check_input(config)
+        except InputError as error:
+            problems.update(dict.fromkeys(f"{study.source}: config.{problem}" for problem in error.problems))
+    if problems:
+        raise InputError(problems)
+
+
+def distinct_inputs(study: Study) -> list[dict[str, Any]]:
+    """Complete configs that differ in data or model: each option of the space once, and the baselines."""
+    points = [study.space.point({}), *study.baselines]
+    for parameter in study.space.parameters:
+        if parameter.key.split(".")[0] in ("data", "model"):
+            points += [study.space.point({parameter.key: value}) for value in parameter.domain.samples()]
+    distinct: dict[str, dict[str, Any]] = {}
+    for point in points:
+        config = study.train_config(point)
+        distinct.setdefault(json.dumps([config["data"], config["model"]]), config)
+    return list(distinct.values())

@@ -1,0 +1,46 @@
+"""A Ray to run on, quiet, and telling nobody of its use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sbp_tune.errors import InputError
+
+# Ray tells its makers about its use unless told not to; read when ray is imported.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray's newer output prints banners whatever the verbosity; ours is in progress.py.
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+
+
+@contextmanager
+def connected_ray(address: str | None) -> Iterator[None]:
+    """A Ray to run on: the cluster at an address, or one of this machine's own; InputError where none answers."""
+    import ray
+
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ray.is_initialized():  # somebody's notebook, or a test: theirs to end
+        yield
+        return
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20} if address is None else {}
+    try:
+        _check_answers(address)
+        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    except OSError as error:  # ConnectionError is one
+        raise InputError(f"--address {address}: no Ray cluster answers there: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """OSError where nothing listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
