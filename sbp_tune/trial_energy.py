@@ -43,6 +43,8 @@ class TrialEnergy:
         self._add("seconds", self._epoch_seconds)
         self._add("kwh", after.kwh - before.kwh)
         self._add("measured", after.kwh * after.measured_share - before.kwh * before.measured_share)
+        busy = None if after.gpu_busy_seconds is None else after.gpu_busy_seconds - (before.gpu_busy_seconds or 0.0)
+        self._add("gpu_busy", busy)
         for name, component in after.components.items():
             self._sources[name] = component.source
             earlier = before.components[name].kwh
@@ -56,7 +58,7 @@ class TrialEnergy:
     def row(self) -> dict[str, float | str | None]:
         """Columns of the results table; kWh and kg of all epochs so far, W and seconds, and the sources."""
         kwh, measured, seconds = (self._sums[name] or 0.0 for name in ("kwh", "measured", "seconds"))
-        country = self._config.country
+        country, busy = self._config.country, self._sums.get("gpu_busy")
         return {
             "kwh": kwh,
             **{f"kwh_{name}": self._sums.get(name) for name in _COMPONENTS},
@@ -66,6 +68,7 @@ class TrialEnergy:
             "mean_power_w": kwh * 3.6e6 / seconds if seconds else None,
             "train_time_s": seconds,
             "epoch_time_s": self._epoch_seconds,
+            "gpu_util": busy / seconds if busy is not None and seconds else None,
         }
 
     def state_dict(self) -> dict[str, float | None]:

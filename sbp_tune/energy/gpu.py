@@ -66,6 +66,10 @@ class GpuEnergy:
         self._check(joules, now)
         return joules
 
+    def utilization(self) -> float | None:
+        """Part of the time in which a kernel ran, 0 to 1; None where that cannot be read, as on MIG."""
+        return None if self.source == "none" else self._nvml.utilization(self.uuid)
+
     def uncertainty(self, now: float) -> float | None:
         """Relative uncertainty: of the board, and of one update of the counter at the edges of the window."""
         if self.source == "none":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import threading
 import time
@@ -103,6 +104,7 @@ class EnergyMeter:
         self._memory = Integral(now, self._tree.memory_gb())
         self._next_memory = now
         self._gpus = [GpuEnergy(uuid, nvml, now) for uuid in self._uuids] if nvml else []
+        self._utilization = Integral(now, self._gpu_utilization())
         self._started = now
         self._repeaters.append(Repeater(SAMPLE_PERIOD_S, lambda: self._sample(self._sample_tree)))
         if any(gpu.source == "integrated" for gpu in self._gpus):
@@ -175,10 +177,19 @@ class EnergyMeter:
         components = {"gpu": self._gpu_component(now)} if self._gpus else {}
         components["cpu"] = Component(cpu_j / JOULES_PER_KWH, "model", MODEL_UNCERTAINTY)
         components["ram"] = Component(ram_j / JOULES_PER_KWH, "model", MODEL_UNCERTAINTY)
-        reading = Reading(components, seconds, cpu_seconds, co2_kg=None)
+        busy = self._utilization.until(now)
+        reading = Reading(
+            components, seconds, cpu_seconds, co2_kg=None, gpu_busy_seconds=None if math.isnan(busy) else busy
+        )
         if self._co2_kg_per_kwh is None:
             return reading
         return dataclasses.replace(reading, co2_kg=reading.kwh * self._co2_kg_per_kwh)
+
+    def _gpu_utilization(self) -> float:
+        """Mean over the GPUs, 0 to 1; NaN without GPU or where one cannot say, and so then is the integral."""
+        rates = [gpu.utilization() for gpu in self._gpus]
+        known = [rate for rate in rates if rate is not None]
+        return sum(known) / len(rates) if rates and len(known) == len(rates) else math.nan
 
     def _gpu_component(self, now: float) -> Component:
         """All GPUs together; one that cannot be measured leaves no number: a part must not pass for the whole."""
@@ -199,6 +210,7 @@ class EnergyMeter:
 
     def _sample_tree(self, now: float) -> None:
         self._tree.cpu_seconds()
+        self._utilization.add(now, self._gpu_utilization())
         if now >= self._next_memory:
             self._memory.add(now, self._tree.memory_gb())
             # Counting shared pages is slow for a large tree: spend at most 1 % of the time on it.

@@ -81,6 +81,11 @@ class Nvml:
         """Power limit that is set now, W."""
         return _thousandths(self._query(uuid, "nvmlDeviceGetPowerManagementLimit"))
 
+    def utilization(self, uuid: str) -> float | None:
+        """Part of the last sample period, 1/6 to 1 s by model, in which a kernel ran; 0 to 1."""
+        rates = self._query(uuid, "nvmlDeviceGetUtilizationRates")
+        return None if rates is None else rates.gpu / 100
+
     def mig(self, uuid: str) -> bool:
         """Whether the UUID is of a MIG instance, or of a GPU split into them; no counter is of one instance.
 

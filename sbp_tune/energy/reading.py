@@ -28,13 +28,15 @@ class Reading:
     """Energy since the start of a meter.
 
     components: by name, `gpu` (absent in a run without GPU), `cpu` and `ram`; seconds: wall time;
-    cpu_seconds: of the whole process tree; co2_kg: kg CO2eq, PUE included, None without a country.
+    cpu_seconds: of the whole process tree; co2_kg: kg CO2eq, PUE included, None without a country;
+    gpu_busy_seconds: mean over the GPUs of the time in which a kernel ran, None where that cannot be read.
     """
 
     components: dict[str, Component]
     seconds: float
     cpu_seconds: float
     co2_kg: float | None
+    gpu_busy_seconds: float | None = None
 
     @property
     def kwh(self) -> float:

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from sbp_tune.cli import app
@@ -43,7 +44,7 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
         "sparsity.p0",
         "uniform [0.05, 1]",
         "Baseline 0: sparsity.estimator = dense, epochs = ",
-        "lr = 0.07746",
+        "lr = 0.04472",
     ):
         assert part in result.output
     assert "= 4 baselines + 16 proposed" in result.output and "at a time" in result.output
@@ -85,6 +86,16 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(arguments, messag
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_class_only(tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for index in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "cat" / f"{index}.png")
+    data = f"config.data={{name: image_folder, root: {tmp_path / 'photos'}}}"
+    result = run(app, ["search", "quickstart", "--results", str(tmp_path / "results"), "--set", data])
+    assert result.exit_code == 2 and "cat" in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert "config.data.root: " in result.stderr and not (tmp_path / "results").exists()
 
 
 def test_an_existing_study_is_refused(tmp_path):

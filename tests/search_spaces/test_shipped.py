@@ -1,5 +1,8 @@
 """Every shipped study file is valid, opens with the command that runs it, and says what it is."""
 
+import shlex
+from itertools import pairwise
+
 import pytest
 
 from sbp_tune.study.file import load_study_file
@@ -14,7 +17,8 @@ def test_valid_and_introduced(name):
     first = path.read_text().splitlines()[0]
     assert first.startswith(f"# sbp-tune search {name}")
     assert summary(path).endswith(".") and len(summary(path)) < 130
-    study = load_study_file(path, [part for part in first.split("--set ")[1:] and first.split() if "=" in part])
+    words = shlex.split(first)
+    study = load_study_file(path, [value for flag, value in pairwise(words) if flag == "--set"])
     assert study.total_trials > 1
     assert any(point["sparsity.estimator"] == "dense" for point in study.baselines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pynvml
 import pytest
@@ -40,6 +41,7 @@ class FakeGpu:
         self.mig = False
         self.lost = False
         self.stuck = False
+        self.busy_percent = 80
 
 
 class FakeLibrary:
@@ -81,6 +83,10 @@ class FakeLibrary:
     def nvmlDeviceGetPowerManagementLimit(self, gpu: FakeGpu) -> int:  # noqa: N802
         self._answer(gpu, "limit")
         return round(gpu.limit_w * 1000)
+
+    def nvmlDeviceGetUtilizationRates(self, gpu: FakeGpu) -> SimpleNamespace:  # noqa: N802
+        self._answer(gpu, "utilization")
+        return SimpleNamespace(gpu=gpu.busy_percent, memory=0)
 
     def nvmlDeviceGetMigMode(self, gpu: FakeGpu) -> list[int]:  # noqa: N802
         if not gpu.mig:

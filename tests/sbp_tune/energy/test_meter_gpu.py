@@ -200,3 +200,20 @@ def test_a_failed_background_sample_is_raised_by_the_next_reading(library, uuids
         while True:
             energy.read()
             time.sleep(0.05)
+
+
+def test_utilisation_is_the_mean_of_the_gpus_over_time(meter, clock, library, uuids):
+    library.gpus[1].busy_percent = 40
+    with meter(gpus=uuids[:2]) as energy:
+        clock.advance(50)
+        busy = energy.read().gpu_busy_seconds
+    assert busy == pytest.approx(50 * 0.6)
+
+
+def test_utilisation_that_cannot_be_read_is_not_zero(meter, clock, library, uuids):
+    library.gpus[1].unsupported.add("utilization")
+    with meter(gpus=uuids[:2]) as energy:
+        clock.advance(50)
+        assert energy.read().gpu_busy_seconds is None
+    with meter() as energy:
+        assert energy.read().gpu_busy_seconds is None
