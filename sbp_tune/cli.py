@@ -13,7 +13,6 @@ import typer
 from sbp_tune.errors import SbpTuneError
 
 app = typer.Typer(
-    help="Search for the sparse-backpropagation schedule with the most accuracy per measured kWh.",
     epilog="First steps:  sbp-tune search quickstart   |   sbp-tune spaces   |   sbp-tune doctor",
     no_args_is_help=True,
     add_completion=False,
@@ -39,6 +38,14 @@ def _errors_as_lines() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None
+
+
+@app.callback()
+def main() -> None:
+    """Search for the sparse-backpropagation schedule with the most accuracy per measured kWh."""
+    # As for `python -m`: `module:Class` may name a model or a trainable of the working directory.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 @app.command(epilog="Example:  sbp-tune search quickstart --set search.trials=8 --name first-try")

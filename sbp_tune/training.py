@@ -35,6 +35,8 @@ class Training:
         if config.cpu_threads is not None:
             torch.set_num_threads(config.cpu_threads)
         torch.backends.cudnn.deterministic = True  # one seed, one result
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
         self.data = load_dataset(config.data)
         self._reseed("init")
         sample = self.data.train.images

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from sbp_tune.errors import InputError
@@ -13,10 +11,8 @@ from sbp_tune.study.file import Study
 
 
 def load_trainable(name: str) -> type:
-    """The class that `module:Class` names; modules of the working directory count. InputError where it is none."""
+    """The class that `module:Class` names; InputError where it is none."""
     module_name, class_name = name.split(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
         trainable = getattr(import_module(module_name), class_name)
     except ImportError as error:

@@ -108,6 +108,17 @@ def test_an_existing_study_is_refused(tmp_path):
     assert (tmp_path / "quickstart" / "study.db").read_text() == "somebody's"
 
 
+def test_a_model_of_ones_own_in_the_working_directory(tmp_path):
+    code = "from torch import nn\n\n\nclass Net(nn.Sequential):\n"
+    code += "    def __init__(self, num_classes):\n        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    (tmp_path / "my_own_net.py").write_text(code)
+    (tmp_path / "config.yaml").write_text("model: {name: 'my_own_net:Net'}\nepochs: 1\ndata: {subset: 64}\n")
+    command = [sys.executable, "-P", "-m", "sbp_tune.cli", "train", "config.yaml", "-o", "run"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "model.pt").exists()
+
+
 def test_a_config_with_a_percent(tmp_path):
     (tmp_path / "config.yaml").write_text("sparsity: {estimator: mask, p0: 50}\n")
     result = run(app, ["train", str(tmp_path / "config.yaml"), "-o", str(tmp_path / "run")])
