@@ -15,7 +15,7 @@ setup:
 	  [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
 	  echo "installing into $(VENV): some minutes, some GB (torch)"; \
 	  $(BIN)/python -m pip install --quiet --upgrade pip; \
-	  $(BIN)/python -m pip install --quiet --editable '.[dev]'; \
+	  PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]'; \
 	  echo "$(CURDIR)" > $(STAMP); \
 	fi
 
