@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from sqlalchemy.engine import URL
 
 
 def storage_url(path: Path) -> str:
     """URL of a study directory's storage, for optuna-dashboard too."""
-    return f"sqlite:///{path.resolve() / 'study.db'}"
+    return URL.create("sqlite", database=str(path.resolve() / "study.db")).render_as_string()  # quotes ? and %
 
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:
