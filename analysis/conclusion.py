@@ -22,10 +22,10 @@ def conclusion(study: StudyResults) -> list[str]:
 
 def _trials(study: StudyResults) -> str:
     states = study.trials["state"].value_counts()
-    words = {"complete": "complete", "stopped": "stopped early", "failed": "failed", "running": "still running"}
-    counts = [f"{states.get(state, 0)} {word}" for state, word in words.items() if state != "running"]
-    if "running" in states:
-        counts.append(f"{states['running']} {words['running']}")
+    always = {"complete": "complete", "stopped": "stopped early", "failed": "failed"}
+    unfinished = {"running": "still running", "interrupted": "interrupted"}
+    counts = [f"{states.get(state, 0)} {word}" for state, word in always.items()]
+    counts += [f"{states[state]} {word}" for state, word in unfinished.items() if state in states]
     return f"{_count(len(study.trials), 'trial')}: {', '.join(counts)}."
 
 

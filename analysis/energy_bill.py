@@ -30,7 +30,7 @@ class EnergyBillInfo(NamedTuple):
 
 
 def energy_bill_info(study: StudyResults) -> EnergyBillInfo:
-    """Sums kWh over groups of trials: dense controls, on the front, not on the front, stopped, failed, running.
+    """Sums kWh over groups of trials: dense controls, on the front, not on the front, stopped, failed, unfinished.
 
     Each trial is in one group; a dense control on the front counts as dense control. Energy whose
     measured share is not known (NaN) is not counted as measured. The idle energy of the machines is not
@@ -66,6 +66,7 @@ def _group(study: StudyResults) -> pd.Series:
         "Stopped": state == "stopped",
         "Failed": state == "failed",
         "Running": state == "running",
+        "Interrupted": state == "interrupted",
     }
     names = np.select(list(rules.values()), list(rules), default="Running")
     return pd.Series(pd.Categorical(names, categories=list(rules)), index=study.trials.index)

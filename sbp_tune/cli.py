@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ def _errors_as_lines() -> Iterator[None]:
         for line in str(error).splitlines() or [type(error).__name__]:
             typer.echo(f"error: {line}", err=True)
         raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        # A path that cannot be used is bad input; a disk that is full is not.
+        bad_path = error.errno in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EROFS)
+        typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
+        raise typer.Exit(2 if bad_path else 1) from error
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None
@@ -162,7 +168,7 @@ def _study_file(name: str) -> Path:
     from search_spaces import shipped_spaces
 
     path = Path(name)
-    return path if path.exists() else shipped_spaces().get(name, path)
+    return path if path.is_file() else shipped_spaces().get(name, path)
 
 
 def _study_path(study: Path, results: Path) -> Path:

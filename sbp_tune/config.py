@@ -157,6 +157,9 @@ class TrainConfig(Section):
             raise ValueError(
                 f"lr_schedule.warmup_epochs: {self.lr_schedule.warmup_epochs}: must be below epochs ({self.epochs})"
             )
+        optimizer = self.optimizer
+        if optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0:
+            raise ValueError("optimizer.nesterov: found True with momentum 0; Nesterov's rule needs a momentum")
         return self
 
 

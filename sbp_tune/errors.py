@@ -25,3 +25,7 @@ class InputError(SbpTuneError):
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:  # crosses Ray's process boundary whole
         return type(self), (self.problems,)
+
+
+class DataError(InputError):
+    """The data cannot be used, so every run on it would fail."""

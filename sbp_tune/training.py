@@ -11,14 +11,15 @@ import hashlib
 import math
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.energy.devices import nvml_uuid
-from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.errors import DataError, InputError, SbpTuneError
+from sbp_tune.memory import peak_memory_gb, reset_peak_memory
 from sbp_tune.optimizers import build_optimizer, lr_factor
 from sbp_tune.sparsity import sparsify
 from sbp_tune.trial_energy import TrialEnergy
@@ -37,7 +38,10 @@ class Training:
         torch.backends.cudnn.deterministic = True  # one seed, one result
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
-        self.data = load_dataset(config.data)
+        try:
+            self.data = load_dataset(config.data)
+        except InputError as error:
+            raise DataError(error.problems) from error
         self._reseed("init")
         sample = self.data.train.images
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
@@ -49,7 +53,10 @@ class Training:
         self.finished = False
         self._best: float | None = None
         self._epochs_since_best = 0
-        self._peak_rss_gb = 0.0
+        self._diverged = False
+        self._flops_are_complete: bool | None = None  # not known before the first batch
+        self._peaks: dict[str, float | None] = {"peak_rss_gb": 0.0, "peak_gpu_gb": None}
+        reset_peak_memory()
         self._energy = TrialEnergy(config.energy, self._gpu_uuids(), config.cpu_threads, self._synchronize)
 
     @property
@@ -64,25 +71,25 @@ class Training:
     def run_epoch(self) -> dict[str, Any]:
         """Trains and validates one epoch; its row, with energies and times summed over all epochs so far.
 
-        Raises SbpTuneError when the loss is no longer a number.
+        After an epoch whose loss was no longer a number, SbpTuneError: its row, with what it cost, came first.
         """
+        if self._diverged:
+            raise SbpTuneError(f"diverged: the training loss was no longer a number in epoch {self.epoch}")
         with self._energy.epoch():
             loss, lr = self._train()
             validation = self.evaluate(self.data.val)
         self.epoch += 1
-        if not math.isfinite(loss):
-            raise SbpTuneError(f"diverged: the training loss is {loss} in epoch {self.epoch}")
-        self._peak_rss_gb = max(self._peak_rss_gb, psutil.Process().memory_info().rss / 1e9)
-        self.finished = self.epoch >= self.config.epochs or self._stops_early(validation)
+        self._diverged = not math.isfinite(loss)
+        self.finished = not self._diverged and (self.epoch >= self.config.epochs or self._stops_early(validation))
+        self._update_peaks()
         return {
             "epoch": self.epoch,
             "loss": loss,
             "lr": lr,
             "keep_fraction": self.sparsity.keep_fraction,
-            "tflop": self.sparsity.executed_flops / 1e12,
+            "tflop": self.sparsity.executed_flops / 1e12 if self._flops_are_complete else None,
             "device": self.device_name,
-            "peak_rss_gb": self._peak_rss_gb,
-            "peak_gpu_gb": torch.cuda.max_memory_allocated(self.device) / 1e9 if self._on_gpu else None,
+            **self._peaks,
             "fully_trained": self.finished,
             **validation,
             **self._energy.row(),
@@ -113,7 +120,8 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "early_stopping": (self._best, self._epochs_since_best),
             "energy": self._energy.state_dict(),
-            "peak_rss_gb": self._peak_rss_gb,
+            "peaks": dict(self._peaks),
+            "diverged": self._diverged,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,7 +134,8 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         self._best, self._epochs_since_best = state["early_stopping"]
         self._energy.load_state_dict(state["energy"])
-        self._peak_rss_gb = state["peak_rss_gb"]
+        self._peaks = dict(state["peaks"])
+        self._diverged = state["diverged"]
 
     def close(self) -> None:
         """Gives back what outlives the object: the meter's threads and the hooks on the model."""
@@ -146,13 +155,13 @@ class Training:
         self.model.train()
         total, count = torch.zeros((), device=self.device), 0
         for batch in order.split(config.data.batch_size):
-            if len(batch) == 1 and len(order) > 1:
-                continue  # batch normalisation has no variance of one image
+            if len(batch) == 1 and count > 0:
+                continue  # what is left over: batch normalisation has no variance of one image
             x = augment(self._inputs(images[batch]), config.data.augment, augmenting)
             y = labels[batch].to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
             with self._autocast():
-                loss = functional.cross_entropy(self.model(x), y, label_smoothing=config.label_smoothing)
+                loss = functional.cross_entropy(self._logits(x), y, label_smoothing=config.label_smoothing)
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimizer)
             self.sparsity.before_step(self.optimizer)
@@ -160,7 +169,17 @@ class Training:
             self.scaler.update()
             total += loss.detach() * len(batch)
             count += len(batch)
-        return float(total) / max(count, 1), lr
+        return float(total) / count, lr
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """The model's output; at the first batch also whether all its products are ones that we count."""
+        if self._flops_are_complete is None:
+            before = self.sparsity.executed_flops
+            with FlopCounterMode(display=False) as everything:
+                logits: Tensor = self.model(x)
+            self._flops_are_complete = everything.get_total_flops() == self.sparsity.executed_flops - before
+            return logits
+        return self.model(x)
 
     @torch.inference_mode()
     def _score(self, split: Split) -> ClassificationMetrics:
@@ -197,6 +216,15 @@ class Training:
 
     def _gpu_uuids(self) -> list[str]:
         return [nvml_uuid(torch.cuda.get_device_properties(self.device).uuid)] if self._on_gpu else []
+
+    def _update_peaks(self) -> None:
+        now = {
+            "peak_rss_gb": peak_memory_gb(),
+            "peak_gpu_gb": torch.cuda.max_memory_allocated(self.device) / 1e9 if self._on_gpu else None,
+        }
+        for name, value in now.items():
+            earlier = self._peaks[name]  # of an attempt before
+            self._peaks[name] = value if value is None or earlier is None else max(value, earlier)
 
     def _stops_early(self, validation: dict[str, float]) -> bool:
         rule = self.config.early_stopping

@@ -41,8 +41,11 @@ class TrialEnergy:
         self._synchronize()
         after, self._epoch_seconds = self._meter.read(), time.perf_counter() - start
         self._add("seconds", self._epoch_seconds)
-        self._add("kwh", after.kwh - before.kwh)
-        self._add("measured", after.kwh * after.measured_share - before.kwh * before.measured_share)
+        # A sum without the GPU would pass for a cheap run: with one part unread there is no total.
+        whole = all(component.kwh is not None for component in after.components.values())
+        measured = after.kwh * after.measured_share - before.kwh * before.measured_share
+        self._add("kwh", after.kwh - before.kwh if whole else None)
+        self._add("measured", measured if whole else None)
         busy = None if after.gpu_busy_seconds is None else after.gpu_busy_seconds - (before.gpu_busy_seconds or 0.0)
         self._add("gpu_busy", busy)
         for name, component in after.components.items():
@@ -57,15 +60,15 @@ class TrialEnergy:
 
     def row(self) -> dict[str, float | str | None]:
         """Columns of the results table; kWh and kg of all epochs so far, W and seconds, and the sources."""
-        kwh, measured, seconds = (self._sums[name] or 0.0 for name in ("kwh", "measured", "seconds"))
+        kwh, measured, seconds = (self._sums[name] for name in ("kwh", "measured", "seconds"))
         country, busy = self._config.country, self._sums.get("gpu_busy")
         return {
             "kwh": kwh,
             **{f"kwh_{name}": self._sums.get(name) for name in _COMPONENTS},
             **{f"kwh_{name}_source": self._sources.get(name) for name in _COMPONENTS},
-            "kwh_measured_share": measured / kwh if kwh else None,
-            "co2_kg": co2_kg(kwh, country, self._config.pue) if country else None,
-            "mean_power_w": kwh * 3.6e6 / seconds if seconds else None,
+            "kwh_measured_share": measured / kwh if kwh and measured is not None else None,
+            "co2_kg": co2_kg(kwh, country, self._config.pue) if country and kwh is not None else None,
+            "mean_power_w": kwh * 3.6e6 / seconds if kwh is not None and seconds else None,
             "train_time_s": seconds,
             "epoch_time_s": self._epoch_seconds,
             "gpu_util": busy / seconds if busy is not None and seconds else None,

@@ -156,7 +156,8 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(folder, ray_address):
     assert result.exit_code == 0, result.output
     trials = load_study(folder / "failing").trials
     assert trials["state"].tolist() == ["complete", "failed", "complete"]
-    assert trials["error"][1].startswith("diverged: the training loss is")
+    assert trials["error"][1].startswith("diverged: the training loss was no longer a number in epoch")
+    assert trials["kwh"][1] > 0
     assert f"trial 1 failed: {trials['error'][1]}" in result.output
     assert "diverged" in (folder / "failing" / "report.html").read_text()
 
@@ -175,6 +176,23 @@ def test_the_energy_budget_ends_the_search_and_stopped_trials_are_no_points(fold
     trials = load_study(folder / "budget").trials
     assert set(trials["state"]) == {"stopped"} and len(trials) < 6
     assert pd.read_csv(folder / "budget" / "front.csv").empty
+
+
+def test_a_model_that_does_not_fit_fails_its_own_trials_only(folder, ray_address):
+    models = "config.model={choice: [{name: small_cnn, args: {width: 4}}, {name: alexnet}]}"
+    options = ["--set", "baselines=[]", "--set", "search={trials: 5, seed: 3}", "--set", "config.epochs=1"]
+    result = search(folder, "models", "--set", models, *options, "--address", ray_address)
+    assert result.exit_code == 0, result.output
+    trials = load_study(folder / "models").trials
+    assert set(trials["state"]) == {"complete", "failed"} and len(trials) == 5
+    assert trials["error"].dropna().str.contains("alexnet").all()
+
+
+def test_a_relative_root_is_that_of_the_command(folder, ray_address, photographs, monkeypatch):
+    Image.new("RGB", (16, 16)).save(photographs / "cat" / "3.png")
+    monkeypatch.chdir(photographs.parent)
+    result = search(folder, "relative", *photo_options("photos"))
+    assert result.exit_code == 0, result.output
 
 
 def test_too_many_gpus_is_said_at_once(folder, ray_address):

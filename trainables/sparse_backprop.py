@@ -13,8 +13,8 @@ import torch
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.energy.carbon import intensity
-from sbp_tune.training import Training
-from sbp_tune.vision import check_model, load_dataset
+from sbp_tune.training import Training, resolve_device
+from sbp_tune.vision import build_model, check_model, load_dataset
 
 _CHECKPOINT = "training.pt"
 
@@ -31,7 +31,10 @@ class SparseBackprop(ray.tune.Trainable):
         check_model(parsed.model)
         if parsed.energy.country is not None:
             intensity(parsed.energy.country)
-        load_dataset(parsed.data)
+        resolve_device(parsed.device)
+        data = load_dataset(parsed.data)
+        images = data.train.images
+        build_model(parsed.model, data.num_classes, images.shape[1], images.shape[-1])  # too small an image, say
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes a config, and perhaps `resume_from`: checkpoints of an earlier attempt, newest first.
@@ -46,7 +49,9 @@ class SparseBackprop(ray.tune.Trainable):
         if self._training is None:
             config = {key: value for key, value in self._given.items() if key != "resume_from"}
             self._training = Training(TrainConfig.model_validate(config))
-            self._load_newest(self._given.get("resume_from", []))
+            state = self._newest(self._given.get("resume_from", []))
+            if state is not None:
+                self._training.load_state_dict(state)
         return self._training
 
     def step(self) -> dict[str, Any]:
@@ -57,8 +62,7 @@ class SparseBackprop(ray.tune.Trainable):
         torch.save(self.training.state_dict(), Path(checkpoint_dir, _CHECKPOINT))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        state = torch.load(Path(checkpoint_dir, _CHECKPOINT), weights_only=True, map_location=self.training.device)
-        self.training.load_state_dict(state)
+        self.training.load_state_dict(self._read(checkpoint_dir))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes a new trial in the same process: importing torch anew would cost seconds."""
@@ -74,10 +78,16 @@ class SparseBackprop(ray.tune.Trainable):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _load_newest(self, checkpoints: list[str]) -> None:
+    def _read(self, checkpoint: str) -> dict[str, Any]:
+        state: dict[str, Any] = torch.load(
+            Path(checkpoint, _CHECKPOINT), weights_only=True, map_location=self.training.device
+        )
+        return state
+
+    def _newest(self, checkpoints: list[str]) -> dict[str, Any] | None:
         for checkpoint in checkpoints:
             try:
-                return self.load_checkpoint(checkpoint)
+                return self._read(checkpoint)
             except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
                 # A crash can cut a checkpoint short while it is written; the one before it is whole.
                 warnings.warn(f"{checkpoint} cannot be read, going on from an older one: {error}", stacklevel=2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -30,25 +32,28 @@ def print_conclusion(
     console.print(_front_table(results, front) if len(front) else "No trial was trained to its end.")
     trials = results.trials
     counts = trials["state"].value_counts()
-    states = ", ".join(
-        f"{counts[state]} {state}" for state in ("complete", "stopped", "failed", "running") if state in counts
-    )
-    kwh = trials["kwh"].sum()
-    measured = (trials["kwh"] * trials["kwh_measured_share"]).sum() / kwh if kwh else math.nan
+    order = ("complete", "stopped", "failed", "running", "interrupted")
+    states = ", ".join(f"{counts[state]} {state}" for state in order if state in counts)
+    kwh = trials["kwh"].sum(min_count=1)  # of nothing: not known, not 0
+    measured = (trials["kwh"] * trials["kwh_measured_share"]).sum(min_count=1) / kwh
     share = "" if math.isnan(measured) else f", {100 * measured:.0f} % of it measured, the rest modelled"
-    _say(console, f"{len(trials)} trials: {states}. Energy of all trials: {readable_energy(kwh)}{share}.")
-    for number, error in trials.loc[trials["state"] == "failed", ["trial", "error"]].itertuples(index=False):
-        _say(console, f"trial {number} failed: {error}")
+    number = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+    _say(console, f"{number}: {states or 'none begun'}. Energy of all trials: {readable_energy(kwh)}{share}.")
+    for trial, error in trials.loc[trials["state"] == "failed", ["trial", "error"]].itertuples(index=False):
+        _say(console, f"trial {trial} failed: {error}")
     path = results.path
     _say(console, f"Report: {path / 'report.html'}   tables: {path / 'trials.csv'}, {path / 'front.csv'}")
+    again = f"sbp-tune search {_word(path / 'study.yaml')} --name {results.name}-2"
     if interrupted:
-        commands = [f"sbp-tune resume {path}", f"sbp-tune report {path}"]
-    else:
+        commands = [f"sbp-tune resume {_word(path)}", f"sbp-tune report {_word(path)}"]
+    elif len(front):
         commands = [
-            f"sbp-tune train {path / 'best.yaml'}",
-            f"sbp-tune export {path} --pick max-accuracy -o best.yaml",
-            f"sbp-tune search {path / 'study.yaml'} --name {results.name}-2 --set search.seed=1",
+            f"sbp-tune train {_word(path / 'best.yaml')}",
+            f"sbp-tune export {_word(path)} --pick max-accuracy -o best.yaml",
+            f"{again} --set search.seed=1",
         ]
+    else:
+        commands = [again]
     _say(console, "Interrupted; nothing that finished is lost. Next:" if interrupted else "Next:")
     for command in commands:
         _say(console, f"  {command}")
@@ -76,3 +81,8 @@ def _cell(name: str, value: float) -> str:
 
 def _say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _word(path: Path) -> str:
+    """A path as one word of a shell."""
+    return shlex.quote(str(path))

@@ -53,7 +53,7 @@ class Options:
 
     def suggest(self, trial: optuna.Trial, key: str) -> Any:
         label = trial.suggest_categorical(key, [_label(value) for value in self.values])
-        return next(value for value in self.values if _label(value) == label)
+        return next(value for value in self.values if _same(_label(value), label))
 
     def contains(self, value: Any) -> bool:
         return any(_same(value, option) for option in self.values)

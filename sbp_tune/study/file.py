@@ -8,14 +8,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sbp_tune.config import EnergyConfig, Section, validate
+from sbp_tune.config import EnergyConfig, Section, check_config, validate
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
-from sbp_tune.study.space import Space, check_point, complete_config, parse_space
+from sbp_tune.study.space import Space, check_point, parse_space
 
 Objective = Literal[
     "val_accuracy", "f1", "roc_auc", "precision", "recall", "val_loss", "kwh", "co2_kg", "train_time_s", "tflop"
 ]
+
+
+_TO_MAXIMISE = ("val_accuracy", "f1", "roc_auc", "precision", "recall")
 
 
 class SearchConfig(Section):
@@ -41,7 +44,7 @@ class ResourcesConfig(Section):
     """What one trial occupies."""
 
     cpu: int = Field(1, ge=1, description="cores, and torch's threads")
-    gpu: float = Field(0.0, ge=0, description="GPUs; below 1: a part of one")
+    gpu: int = Field(0, ge=0, le=1, description="a whole GPU, or none: the energy of a shared one is not a trial's own")
 
 
 class StudyFile(Section):
@@ -62,7 +65,7 @@ class Study:
     """A validated study file with its compiled space and the points of its baselines and grid."""
 
     def __init__(self, document: Any, source: str) -> None:
-        self.file = validate(StudyFile, document, source)
+        self.file = validate(StudyFile, _with_absolute_roots(document), source)
         self.source = source
         if "energy" in self.file.config:
             raise InputError(f"{source}: config.energy: belongs at the top level (energy:), the same for all trials")
@@ -93,7 +96,7 @@ class Study:
         config["energy"] = self.file.energy.model_dump()
         config.setdefault("cpu_threads", self.file.resources.cpu)
         config.setdefault("device", "cuda" if self.file.resources.gpu > 0 else "cpu")
-        return complete_config(config)
+        return check_config(config, self.source, "config").model_dump(mode="json")
 
     def _check(self) -> None:
         """What only the whole file can tell."""
@@ -103,6 +106,9 @@ class Study:
                 f"search.trials: found {search.trials}, but nothing is left to propose: every parameter is fixed or a "
                 "grid, which runs once; leave trials out, or repeat with a grid over seed"
             )
+        for name, mode in self.file.objectives.items():
+            if mode != (natural := "max" if name in _TO_MAXIMISE else "min"):
+                problems.append(f"objectives.{name}: found {mode}; a search for the worst is a mistake: {natural}")
         if "co2_kg" in self.file.objectives and self.file.energy.country is None:
             problems.append("objectives.co2_kg: needs energy.country")
         if problems:
@@ -116,7 +122,7 @@ class Study:
         for index, overrides in enumerate(self.file.baselines):
             where = f"baselines.{index}"
             try:
-                points.append(check_point(self.space, _flat(overrides), self.source, where))
+                points.append(check_point(self.space, overrides, self.source, where))
             except InputError as error:
                 problems += error.problems
         if problems:
@@ -166,12 +172,22 @@ def _index(node: list[Any], part: str, source: str) -> int:
     return int(part)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested or dotted keys to dotted ones."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _with_absolute_roots(node: Any, in_data: bool = False) -> Any:
+    """Every `data.root` absolute: trials run in folders of their own, and `resume` perhaps from elsewhere."""
+    if isinstance(node, list):
+        return [_with_absolute_roots(item, in_data) for item in node]
+    if not isinstance(node, dict):
+        return node
+    result = {}
+    for key, value in node.items():
+        is_root = key == "data.root" or (in_data and key == "root")
+        result[key] = _absolute(value) if is_root else _with_absolute_roots(value, in_data or key == "data")
+    return result
+
+
+def _absolute(root: Any) -> Any:
+    if isinstance(root, str):
+        return str(Path(root).expanduser().absolute())
+    if isinstance(root, dict):  # a domain
+        return {kind: [_absolute(option) for option in v] if isinstance(v, list) else v for kind, v in root.items()}
+    return root

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import signal
@@ -16,10 +15,11 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.errors import InputError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
+from sbp_tune.study.lock import only_writer
 from sbp_tune.study.placement import ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine, load_trainable
 from sbp_tune.study.ray_session import connected_ray
@@ -39,15 +39,13 @@ def search(study: Study, path: Path, address: str | None = None) -> Ending:
 
     InputError where the directory exists, the data or model cannot be used, or Ray lacks the resources.
     """
-    if path.exists() and any(path.iterdir()):
-        raise InputError(
-            f"{path}: a study of this name exists; continue it with `sbp-tune resume {path}`, or give another --name"
-        )
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise _exists(path)
     check_on_this_machine(study, address)
     with connected_ray(address):
         concurrent = trials_at_a_time(study, ray_nodes())
         _create(study, path)
-        with _only_writer(path):
+        with only_writer(path):
             return _run(study, path, concurrent)
 
 
@@ -61,7 +59,7 @@ def resume(path: Path, address: str | None = None) -> Ending:
         if not (path / needed).is_file():
             raise InputError(f"{path}: not a study directory: it has no {needed}")
     study = load_study_file(path / "study.yaml")
-    with _only_writer(path):
+    with only_writer(path):
         _settle_fully_trained(study, path)
         ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
         if ended >= study.total_trials:
@@ -85,7 +83,16 @@ def _create(study: Study, path: Path) -> None:
         write_text_atomic(made / "study.yaml", yaml_text(study.document))
         storage = create_study(made, study.file.name, study.objectives, {"versions": _versions()})
         enqueue_fixed_points(storage, study)
-        made.rename(path)
+        try:
+            made.rename(path)
+        except OSError as error:  # somebody made it since we looked
+            raise _exists(path) from error
+
+
+def _exists(path: Path) -> InputError:
+    return InputError(
+        f"{path}: a study of this name exists; continue it with `sbp-tune resume {path}`, or give another --name"
+    )
 
 
 def _run(study: Study, path: Path, concurrent: int) -> Ending:
@@ -163,7 +170,7 @@ def _settle_stopped(study: Study, path: Path) -> None:
 def _spent_kwh(path: Path) -> float:
     """kWh of the trials that have ended; the others report theirs again."""
     trials = load_study(path).trials
-    return float(trials.loc[trials["state"] != "running", "kwh"].sum())
+    return float(trials.loc[trials["state"].isin(["complete", "stopped", "failed"]), "kwh"].sum())
 
 
 @contextmanager
@@ -180,17 +187,6 @@ def _signals(interrupt: Any) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    """Refuses a second driver on the same study; the lock goes with the process, however it ends."""
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SbpTuneError(f"{path}: another process runs this study at present") from None
-        yield
 
 
 def _versions() -> dict[str, str]:

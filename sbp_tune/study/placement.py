@@ -12,13 +12,9 @@ Nodes = dict[str, dict[str, float]]  # name of a node -> Ray's resources of it
 
 
 def places(node: dict[str, float], resources: ResourcesConfig) -> int:
-    """How many trials a node holds at a time. A part of a GPU lies on one GPU."""
+    """How many trials a node holds at a time."""
     by_cpu = int(node.get("CPU", 0) // resources.cpu)
-    gpus = node.get("GPU", 0)
-    if resources.gpu == 0:
-        return by_cpu
-    by_gpu = gpus // resources.gpu if resources.gpu >= 1 else int(gpus) * (1 // resources.gpu)
-    return min(by_cpu, int(by_gpu))
+    return by_cpu if resources.gpu == 0 else min(by_cpu, int(node.get("GPU", 0) // resources.gpu))
 
 
 def trials_at_a_time(study: Study, nodes: Nodes) -> int:

@@ -15,10 +15,14 @@ def load_trainable(name: str) -> type:
     module_name, class_name = name.split(":")
     try:
         trainable = getattr(import_module(module_name), class_name)
-    except ImportError as error:
-        raise InputError(f"trainable: found {name}; {module_name} cannot be imported: {error}") from error
     except AttributeError:
         raise InputError(f"trainable: found {name}; {module_name} has no {class_name}") from None
+    except Exception as error:  # somebody's module may raise anything
+        raise InputError(f"trainable: found {name}; {module_name} cannot be imported: {error}") from error
+    import ray.tune
+
+    if not (isinstance(trainable, type) and issubclass(trainable, ray.tune.Trainable)):
+        raise InputError(f"trainable: found {name}; needs a class derived from ray.tune.Trainable")
     return trainable
 
 

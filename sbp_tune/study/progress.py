@@ -17,6 +17,7 @@ from sbp_tune.study.recorder import cause_of, reason
 from sbp_tune.study.storage import number_of, open_study
 from sbp_tune.units import readable_energy
 
+_TABLE_WIDTH = 70  # on a narrower terminal plain lines read better
 _FINISHED_ROWS = 8  # rows for trials that have ended, beside all that run
 
 
@@ -47,7 +48,7 @@ class Progress(Callback):
         return {}
 
     def setup(self, **info: Any) -> None:
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._console.width >= _TABLE_WIDTH:
             self._live = Live(self._table(), console=self._console, refresh_per_second=2, transient=True)
             self._live.start()
 

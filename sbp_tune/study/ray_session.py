@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sbp_tune.errors import InputError
+from sbp_tune.errors import InputError, SbpTuneError
 
 # Ray tells its makers about its use unless told not to; read when ray is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -23,7 +23,7 @@ def connected_ray(address: str | None) -> Iterator[None]:
     import ray
 
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a failed trial is told in one line by progress.py
     if ray.is_initialized():  # somebody's notebook, or a test: theirs to end
         yield
         return
@@ -33,6 +33,8 @@ def connected_ray(address: str | None) -> Iterator[None]:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except OSError as error:  # ConnectionError is one
         raise InputError(f"--address {address}: no Ray cluster answers there: {error}") from error
+    except Exception as error:  # Ray raises a bare Exception when a node does not come up in time
+        raise SbpTuneError(f"Ray did not start: {' '.join(str(error).split())}") from error
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 
-from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.errors import DataError, SbpTuneError
 from sbp_tune.study.epochs import append_row
 from sbp_tune.study.storage import number_of, open_study, set_attribute
 
@@ -19,8 +19,8 @@ from sbp_tune.study.storage import number_of, open_study, set_attribute
 class Recorder(Callback):
     """Logs results before anybody decides on them, and tells Optuna of failed trials.
 
-    An InputError is not the trial's own fault: the data cannot be used, so every trial would fail.
-    Then `bad_input` holds the problems, `on_bad_input` is called, and the trial is left unfinished, for
+    A DataError is not the trial's own fault: the data cannot be used, so every trial would fail. Then
+    `bad_input` holds the problems, `on_bad_input` is called, and the trial is left unfinished, for
     `resume` to run again.
     """
 
@@ -37,7 +37,7 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = cause_of(trial)
-        if isinstance(cause, InputError):
+        if isinstance(cause, DataError):
             if not self.bad_input:
                 self.bad_input = cause.problems
                 self._on_bad_input()

@@ -12,6 +12,7 @@ import pandas as pd
 from sbp_tune.errors import InputError
 from sbp_tune.files import read_yaml, write_atomic
 from sbp_tune.study.epochs import merged_rows, read_rows
+from sbp_tune.study.lock import is_in_use
 from sbp_tune.study.storage import attempts, open_study
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
@@ -24,14 +25,15 @@ METRICS = [
 # What each component of a trial's energy was read from: counter, integrated, model or none.
 SOURCES = ("kwh_gpu_source", "kwh_cpu_source", "kwh_ram_source")
 
-_STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed", "RUNNING": "running"}
+_STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
 
 
 @dataclass(frozen=True)
 class StudyResults:
     """One study: `trials` has a row per trial, `epochs` a row per trial and epoch.
 
-    `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, running),
+    `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
+    unfinished trials running or interrupted),
     kind (search, baseline), error, device, the METRICS of the last epoch (NaN where not measured), the
     SOURCES, and the whole config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and
     the METRICS of that epoch.
@@ -57,11 +59,11 @@ def load_study(path: Path | str) -> StudyResults:
     if not (path / "study.yaml").is_file() or not (path / "study.db").is_file():
         raise InputError(f"{path}: not a study directory (it needs study.yaml and study.db)")
     document = read_yaml(path / "study.yaml")
-    storage = open_study(path)
+    storage, unfinished = open_study(path), "running" if is_in_use(path) else "interrupted"
     log = read_rows(path)
     trials, epochs, configs = [], [], {}
     for record in storage.get_trials(deepcopy=False):
-        if record.state.name not in _STATES:  # enqueued, not started
+        if record.state.name == "WAITING":
             continue
         attributes = record.user_attrs
         rows = merged_rows(log, attempts(record))
@@ -72,7 +74,7 @@ def load_study(path: Path | str) -> StudyResults:
                 "trial": record.number,
                 "trial_id": (attempts(record) or [""])[-1],
                 "attempts": len(attempts(record)),
-                "state": _STATES[record.state.name],
+                "state": _STATES.get(record.state.name, unfinished),
                 "kind": "baseline" if "baseline" in attributes else "search",
                 "error": attributes.get("error"),
                 "device": last.get("device"),

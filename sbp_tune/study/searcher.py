@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from sbp_tune.errors import InputError
 from sbp_tune.study.file import Study
 from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
 
@@ -33,17 +34,18 @@ class OptunaSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The complete config of the next attempt; FINISHED when all trials are proposed."""
-        started = _started(self._optuna)
-        left = next((t for t in started if t.state == TrialState.RUNNING and not self._mine & set(attempts(t))), None)
-        if left is None and len(started) >= self._study.total_trials:
-            return str(Searcher.FINISHED)
-        if left is None:
-            number = self._ask()
-            config, checkpoints = self._optuna.get_trials(deepcopy=False)[number].user_attrs["config"], []
-        else:
-            number, config = left.number, left.user_attrs["config"]
-            checkpoints = [path for attempt in reversed(attempts(left)) for path in self._checkpoints(attempt)]
+        config = None
+        while config is None:
+            started = _started(self._optuna)
+            trial = next(
+                (t for t in started if t.state == TrialState.RUNNING and not self._mine & set(attempts(t))), None
+            )
+            if trial is None and len(started) >= self._study.total_trials:
+                return str(Searcher.FINISHED)
+            number = self._optuna.ask().number if trial is None else trial.number
+            config = self._config(number)
         before = attempts(self._optuna.get_trials(deepcopy=False)[number])
+        checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])
         self._mine.add(trial_id)
         return config if not checkpoints else {**config, "resume_from": checkpoints}
@@ -64,17 +66,30 @@ class OptunaSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
 
-    def _ask(self) -> int:
-        trial = self._optuna.ask()
-        values = trial.user_attrs.get("point")
+    def _config(self, number: int) -> dict[str, Any] | None:
+        """The config of a trial that has begun, proposed now if it was not; None, and the trial failed, if invalid.
+
+        A crash can come between the asking and the noting; what was asked by then is in the storage.
+        """
+        record = self._optuna.get_trials(deepcopy=False)[number]
+        if "config" in record.user_attrs:
+            return dict(record.user_attrs["config"])
+        trial = optuna.Trial(self._optuna, record._trial_id)
+        values = record.user_attrs.get("point")
         if values is None:
             values = self._study.space.suggest(trial)
         else:  # a baseline: parameters outside the space are its own, the others are known to the sampler
             for parameter in self._study.space.parameters:
                 if parameter.key in values and parameter.domain.contains(values[parameter.key]):
                     parameter.domain.suggest(trial, parameter.key)
-        trial.set_user_attr("config", self._study.train_config(values))
-        return trial.number
+        try:
+            config = self._study.train_config(values)
+        except InputError as error:  # values that are valid one by one, but not together
+            trial.set_user_attr("error", "; ".join(error.problems))
+            self._optuna.tell(number, state=TrialState.FAIL)
+            return None
+        trial.set_user_attr("config", config)
+        return config
 
     def _checkpoints(self, attempt: str) -> list[str]:
         """Checkpoints of an attempt, newest first; a crash may have left the newest unfinished."""

@@ -11,15 +11,19 @@ from __future__ import annotations
 import copy
 import graphlib
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 
-from sbp_tune.config import TrainConfig, check_config, is_meaningless
+from sbp_tune.config import check_config, is_meaningless
 from sbp_tune.errors import InputError
 from sbp_tune.study.domains import Domain, Options, parameter_value, parse_domain
+
+# What decides whether other keys mean anything at all; asked first.
+_DECIDING = ("sparsity.estimator", "sparsity.schedule")
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,14 @@ class Space:
     def grid_points(self) -> Iterator[dict[str, Any]]:
         """Every combination of the grid domains' active values, each once; one empty point without a grid."""
         grids = [parameter for parameter in self.parameters if parameter.domain.kind == "grid"]
-        seen = []
+        seen = set()
         for combination in itertools.product(*(parameter.domain.samples() for parameter in grids)):
             values: dict[str, Any] = {}
             for parameter, value in zip(grids, combination, strict=True):
                 if self._is_active(parameter, values):
                     values[parameter.key] = value
-            if values not in seen:
-                seen.append(values)
+            if (label := json.dumps(values)) not in seen:
+                seen.add(label)
                 yield values
 
     def _filled(self, fixed: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +136,7 @@ def parse_space(tree: Any, source: str) -> Space:
     if problems:
         raise InputError(problems)
     space = Space(_ordered(parameters, source), constants)
+    _check_conditions(space, source)
     _check_values(space, source)
     return space
 
@@ -207,8 +212,7 @@ def _resolve_when(
 
 def _ordered(parameters: dict[str, Parameter], source: str) -> tuple[Parameter, ...]:
     """Conditions before what depends on them; else as written."""
-    # What decides whether other keys mean anything at all is asked first.
-    first = [key for key in ("sparsity.estimator", "sparsity.schedule") if key in parameters]
+    first = [key for key in _DECIDING if key in parameters]
     sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
     for key in [*first, *parameters]:
         implied = [key_first for key_first in first if key not in first and key.startswith("sparsity.")]
@@ -219,6 +223,32 @@ def _ordered(parameters: dict[str, Parameter], source: str) -> tuple[Parameter, 
         circle = " -> ".join(f"config.{key}" for key in error.args[1])
         raise InputError(f"{source}: conditions run in a circle: {circle}") from error
     return tuple(parameters[key] for key in order)
+
+
+def _check_conditions(space: Space, source: str) -> None:
+    """Every parameter means something somewhere, and a grid hangs on nothing that is sampled."""
+    deciding = {key: space.constants[key] for key in _DECIDING if key in space.constants}
+    searched = [parameter for parameter in space.parameters if parameter.key in _DECIDING]
+    settings = [
+        {**deciding, **dict(zip([p.key for p in searched], values, strict=True))}
+        for values in itertools.product(*(p.domain.samples() for p in searched))
+    ]
+    problems = []
+    for parameter in space.parameters:
+        meaningless = [setting for setting in settings if is_meaningless(parameter.key, setting)]
+        if len(meaningless) == len(settings):
+            why = ", ".join(f"{key} = {value}" for key, value in meaningless[0].items()) or "estimator = dense"
+            problems.append(f"config.{parameter.key}: has no effect: {why}")
+        elif parameter.domain.kind == "grid":
+            needed = {*parameter.when, *(p.key for p in searched if meaningless and p.key != parameter.key)}
+            sampled = [p.key for p in space.parameters if p.key in needed and p.domain.kind != "grid"]
+            problems += [
+                f"config.{parameter.key}: a grid runs every value, but it depends on config.{key}, which is sampled; "
+                "make both a grid, or both a choice"
+                for key in sampled
+            ]
+    if problems:
+        raise InputError([f"{source}: {problem}" for problem in problems])
 
 
 def _check_values(space: Space, source: str) -> None:
@@ -240,13 +270,20 @@ def _check_values(space: Space, source: str) -> None:
         raise InputError(problems)
 
 
-def check_point(space: Space, values: dict[str, Any], source: str, where: str) -> dict[str, Any]:
-    """A baseline's dotted overrides to a full point; InputError where it is outside the space.
+def check_point(space: Space, overrides: dict[str, Any], source: str, where: str) -> dict[str, Any]:
+    """A baseline's overrides, dotted or nested, to a full point; InputError where it is outside the space.
 
     A parameter takes only values of its domain, but `sparsity.estimator: dense` is always a
     baseline. Other keys may take any value that makes a valid config.
     """
-    problems = []
+    keys = [parameter.key for parameter in space.parameters]
+    values = dict(_flat_until(overrides, set(keys)))
+    problems = [
+        f"{source}: {where}.{key}: lies inside config.{searched}, which is searched as a whole"
+        for key in values
+        for searched in keys
+        if key.startswith(f"{searched}.")
+    ]
     for parameter in space.parameters:
         if parameter.key not in values or parameter.domain.contains(values[parameter.key]):
             continue
@@ -262,6 +299,11 @@ def check_point(space: Space, values: dict[str, Any], source: str, where: str) -
     return point
 
 
-def complete_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A valid config with every default written out, as plain data."""
-    return TrainConfig.model_validate(config).model_dump(mode="json")
+def _flat_until(tree: dict[str, Any], stops: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested or dotted keys to dotted ones; the value of a parameter stays whole, also where it is a mapping."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value and key not in stops:
+            yield from _flat_until(value, stops, f"{key}.")
+        else:
+            yield key, value

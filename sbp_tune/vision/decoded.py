@@ -14,12 +14,12 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_atomic
 
-_FORMAT = 1  # part of the cache key: raise it when the pixels or the file's layout change
+_FORMAT = 2  # part of the cache key: raise it when the pixels or the file's layout change
 _BATCH = 256  # images in flight, so that decoding a big set needs little memory
 
 Pixels = NDArray[np.uint8]
@@ -107,13 +107,23 @@ def _decode(path: Path, size: tuple[int, ...]) -> Pixels | str:
     """Pixels [3, H, W], or why the file cannot be read."""
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
-            rgb = image.convert("RGB")  # reads all of the file: a truncated one fails here, not at open
+            rgb = _as_rgb(image)  # reads all of the file: a truncated one fails here, not at open
     except UnidentifiedImageError:
         return "not an image"
     except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         return " ".join(str(error).split()) or type(error).__name__
     fitted = ImageOps.fit(rgb, (size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(fitted).transpose(2, 0, 1)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB, turned as its EXIF says; 16-bit grey is scaled, which PIL's own conversion would clip."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
+    if upright.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {upright.mode} have no fixed range to scale from")
+    return upright.convert("RGB")
 
 
 def _common_size(root: Path, names: Sequence[str]) -> tuple[int, int]:
@@ -135,7 +145,8 @@ def _common_size(root: Path, names: Sequence[str]) -> tuple[int, int]:
 def _header_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
-            return image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.height, image.width) if turned else image.size
     except Exception:  # reported when it is decoded
         return None
 

@@ -68,7 +68,9 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
             ["search", "quickstart", "--set", "trainable=nowhere:Thing"],
             "trainable: found nowhere:Thing; nowhere cannot",
         ),
-        (["search", "quickstart", "--set", "resources.gpu=64", "--dry-run"], "a trial asks for cpu 1 and gpu 64"),
+        (["search", "quickstart", "--set", "resources.cpu=4096", "--dry-run"], "a trial asks for cpu 4096 and gpu 0"),
+        (["search", "quickstart", "--set", "trainable=json:dumps"], "needs a class derived from ray.tune.Trainable"),
+        (["search", "quickstart", "--set", "config.model={name: alexnet}"], "alexnet"),
         (
             ["search", "quickstart", "--set", "config.data={name: image_folder, root: /nowhere}"],
             "config.data.root: /nowhere: no such folder",
@@ -106,6 +108,22 @@ def test_an_existing_study_is_refused(tmp_path):
     assert "a study of this name exists; continue it with `sbp-tune resume" in result.stderr
     assert "--name" in result.stderr
     assert (tmp_path / "quickstart" / "study.db").read_text() == "somebody's"
+    (tmp_path / "plain").write_text("a file")
+    result = run(app, ["search", "quickstart", "--results", str(tmp_path), "--name", "plain"])
+    assert result.exit_code == 2 and "a study of this name exists" in result.stderr
+
+
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "config.yaml").write_text("epochs: 1\n")
+    result = run(app, ["train", str(tmp_path / "config.yaml"), "-o", str(tmp_path / "file")])
+    assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_does_not_hide_a_shipped_space(tmp_path, monkeypatch):
+    (tmp_path / "quickstart").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run(app, ["search", "quickstart", "--dry-run"]).exit_code == 0
 
 
 def test_a_model_of_ones_own_in_the_working_directory(tmp_path):

@@ -95,8 +95,31 @@ def test_early_stopping_ends_a_run_that_no_longer_improves():
 
 def test_a_run_that_diverges_is_an_error_with_the_epoch():
     training = Training(config_of(optimizer={"lr": 100.0, "momentum": 0.99, "weight_decay": 10.0}, epochs=20))
-    with pytest.raises(SbpTuneError, match=r"diverged: the training loss is (nan|inf) in epoch"):
-        run(training, 20)
+    rows = []
+    with pytest.raises(SbpTuneError, match=r"diverged: the training loss was no longer a number in epoch \d+"):
+        while not training.finished:
+            rows.append(training.run_epoch())
+    assert not math.isfinite(rows[-1]["loss"]) and not rows[-1]["fully_trained"]
+    assert rows[-1]["kwh"] > rows[-2]["kwh"]  # what the lost epoch cost is told
+
+
+def test_a_batch_of_one_image_trains():
+    """One image has no variance, so batch normalisation refuses it, in words, not by a loss of 0."""
+    training = Training(config_of(data={"name": "digits", "subset": 32, "batch_size": 1}))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        training.run_epoch()
+
+
+def test_flops_are_not_claimed_where_products_run_outside_the_layers(tmp_path, monkeypatch):
+    (tmp_path / "unusual_net.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n        super().__init__()\n"
+        "        self.hidden = nn.Linear(64, 16)\n        self.out = nn.Parameter(torch.zeros(16, num_classes))\n\n"
+        "    def forward(self, x):\n        return torch.relu(self.hidden(x.flatten(1))) @ self.out\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run(Training(config_of(model={"name": "unusual_net:Net"})), 1)[0]["tflop"] is None
+    assert run(Training(config_of()), 1)[0]["tflop"] > 0
 
 
 def test_bf16_trains():

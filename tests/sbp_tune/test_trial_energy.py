@@ -1,6 +1,7 @@
 import pytest
 
 from sbp_tune.config import EnergyConfig
+from sbp_tune.energy import Component, Reading
 from sbp_tune.trial_energy import TrialEnergy
 
 
@@ -53,6 +54,29 @@ def test_the_device_is_waited_for_at_both_edges():
     with energy.epoch():
         calls.append("work")
     assert calls == ["sync", "work", "sync"]
+
+
+def test_without_the_gpus_energy_there_is_no_total(monkeypatch):
+    """A trial whose GPU cannot be read must not look cheap."""
+    energy = energy_of(country="IRL")
+    energy._meter = UnreadableGpu()
+    with energy.epoch():
+        pass
+    row = energy.row()
+    for name in ("kwh", "kwh_gpu", "co2_kg", "mean_power_w", "kwh_measured_share"):
+        assert row[name] is None
+    assert row["kwh_cpu"] == 0.0 and row["kwh_gpu_source"] == "none"
+
+
+class UnreadableGpu:
+    """A meter on a MIG instance."""
+
+    def start(self):
+        pass
+
+    def read(self):
+        components = {"gpu": Component(None, "none", None), "cpu": Component(1.0, "model", 0.5)}
+        return Reading(components, 1.0, 1.0, None)
 
 
 def test_a_component_that_could_not_be_read_once_has_no_sum():

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
@@ -65,6 +66,15 @@ def test_an_attempt_goes_on_from_the_newest_checkpoint_that_is_whole(trainable, 
     assert row["epoch"] == 2
 
 
+def test_a_checkpoint_of_another_network_is_an_error(trainable, tmp_path):
+    first = trainable(config_of())
+    first.train()
+    first.save(str(tmp_path))
+    other = trainable({**config_of(model={"args": {"width": 8}}), "resume_from": [str(tmp_path)]})
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.train()
+
+
 def test_a_reused_process_gives_what_a_fresh_one_gives(trainable):
     fresh = finish(trainable(config_of(seed=7)))
     reused = trainable(config_of(epochs=2))
@@ -82,6 +92,10 @@ def test_a_reused_process_gives_what_a_fresh_one_gives(trainable):
         ({"model": {"name": "resnet19"}}, "resnet19"),
         ({"data": {"name": "image_folder", "root": "/nowhere"}}, "/nowhere"),
         ({"energy": {"country": "IRE"}}, "IRE"),
+        ({"model": {"name": "alexnet"}}, "alexnet"),
+        pytest.param(
+            {"device": "cuda"}, "no GPU", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+        ),
     ],
 )
 def test_unusable_input_is_found_before_training(trainable, values, problem):

@@ -72,6 +72,13 @@ def test_a_pure_grid_runs_once(tmp_path):
         (["config.energy.country=IRL"], ["demo.yaml: config.energy: belongs at the top level"]),
         (["config=3"], ["demo.yaml: config: found 3; input should be a valid dictionary"]),
         (["config.sparsity.p0=50"], ["demo.yaml: config.sparsity.p0: found 50; p is a fraction"]),
+        (["objectives={kwh: max}"], ["demo.yaml: objectives.kwh: found max; a search for the worst is a mistake: min"]),
+        (["resources.gpu=0.5"], ["demo.yaml: resources.gpu: found 0.5; input should be a valid integer"]),
+        (["resources.gpu=2"], ["demo.yaml: resources.gpu: found 2; input should be less than or equal to 1"]),
+        (
+            ["config.optimizer={nesterov: true, momentum: 0}"],
+            ["demo.yaml: config.optimizer.nesterov: found True with momentum 0"],
+        ),
         (["trials"], ["--set trials: needs key=value"]),
         (["=3"], ["--set =3: needs key=value"]),
         (["name.x=3"], ["--set name.x=3: name is 'demo', not a section"]),
@@ -106,3 +113,31 @@ def test_overrides_reach_into_sections_lists_and_domains(study_text, tmp_path):
     assert study.file.name == "other"
     assert study.space.constants["epochs"] == 3 and study.space.constants["model.args.width"] == 8
     assert study.train_config(study.baselines[0])["epochs"] == 3
+
+
+def test_a_relative_root_means_the_place_where_the_study_was_started(study_text, tmp_path, monkeypatch):
+    (tmp_path / "demo.yaml").write_text(study_text)
+    monkeypatch.chdir(tmp_path)
+    for override in ("config.data.root=photos", "config.data.root={choice: [photos, /other]}"):
+        study = load_study_file("demo.yaml", ["config.data.name=image_folder", override])
+        monkeypatch.chdir("/")
+        for again in (study, Study(study.document, "study.yaml")):
+            assert again.train_config(again.space.point({}))["data"]["root"] == str(tmp_path / "photos")
+        monkeypatch.chdir(tmp_path)
+    baseline = "baselines=[{sparsity.estimator: dense, data.root: more, data: {name: image_folder}}]"
+    study = load_study_file("demo.yaml", [baseline])
+    assert study.baselines[0]["data.root"] == str(tmp_path / "more")
+
+
+def test_a_baseline_names_a_searched_mapping_whole(study_text, tmp_path):
+    (tmp_path / "demo.yaml").write_text(study_text)
+    args = "config.model.args={choice: [{width: 4}, {width: 8}]}"
+    study = load_study_file(
+        tmp_path / "demo.yaml", [args, "baselines=[{sparsity.estimator: dense, model: {args: {width: 8}}}]"]
+    )
+    assert study.train_config(study.baselines[0])["model"]["args"] == {"width": 8}
+    (problem,) = problems_of(study_text, args, "baselines=[{model.args.width: 8}]", tmp_path=tmp_path)
+    assert "baselines.0.model.args.width: lies inside config.model.args, which is searched as a whole" in problem
+    sparsity = "config.sparsity={choice: [{estimator: mask, p0: 0.5}, {estimator: mask, p0: 0.1}]}"
+    (problem,) = problems_of(study_text, sparsity, "baselines=[{sparsity.estimator: dense}]", tmp_path=tmp_path)
+    assert "baselines.0.sparsity.estimator: lies inside config.sparsity" in problem

@@ -9,7 +9,7 @@ FOUR_T4 = {"CPU": 48.0, "GPU": 4.0}
 
 @pytest.mark.parametrize(
     ("cpu", "gpu", "count"),
-    [(12, 1, 4), (12, 0.5, 4), (6, 0.5, 8), (1, 0.4, 8), (48, 4, 1), (12, 2, 2), (1, 0, 48), (49, 0, 0), (1, 5, 0)],
+    [(12, 1, 4), (1, 1, 4), (24, 1, 2), (1, 0, 48), (5, 0, 9), (49, 0, 0)],
 )
 def test_how_many_trials_a_node_holds(cpu, gpu, count):
     assert places(FOUR_T4, ResourcesConfig(cpu=cpu, gpu=gpu)) == count

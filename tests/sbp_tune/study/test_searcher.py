@@ -7,6 +7,7 @@ from ray.tune.search import Searcher
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.study.epochs import append_row
+from sbp_tune.study.lock import only_writer
 from sbp_tune.study.results import load_study
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points, outcome
 from sbp_tune.study.storage import create_study, number_of, open_study
@@ -122,6 +123,40 @@ def test_what_a_crash_left_unfinished_is_the_first_to_run_again(start):
     assert states(path) == [TrialState.COMPLETE] * study.total_trials
 
 
+def test_a_crash_between_asking_and_noting_loses_no_proposal(start):
+    study, path, searcher = start()
+    searcher.suggest("baseline")
+    storage = open_study(path)
+    storage.ask()  # the second baseline, asked for and not noted
+    half = open_study(path).ask()
+    half.suggest_categorical("sparsity.estimator", ["mask"])
+    again = OptunaSearcher(study, path)
+    configs = [again.suggest(name) for name in ("b", "second", "half")]
+    assert [config["epochs"] for config in configs[:2]] == [8, 2]
+    assert configs[2]["sparsity"]["estimator"] == "mask"
+    for name in ("b", "second", "half"):
+        again.on_trial_complete(name, DONE)
+    assert len(run_all(again)) == study.total_trials - 3
+
+
+def test_values_that_do_not_go_together_fail_that_trial_only(start):
+    study, path, searcher = start(
+        ("  seed: {int: [0, 3]}", "  lr_schedule: {warmup_epochs: {int: [0, 3]}}"),
+        ("{choice: [2, 4, 8]}", "{choice: [8, 2, 4]}"),
+        ("{trials: 6}", "{trials: 20}"),
+    )
+    finished = len(run_all(searcher))
+    failed = [trial for trial in open_study(path).get_trials() if trial.state == TrialState.FAIL]
+    assert failed and finished + len(failed) == study.total_trials
+    assert "warmup_epochs" in failed[0].user_attrs["error"] and "must be below epochs" in failed[0].user_attrs["error"]
+    assert load_study_trials(path) == study.total_trials
+
+
+def load_study_trials(path):
+    (path / "study.yaml").write_text(f"name: demo\nobjectives: {json.dumps(OBJECTIVES)}")
+    return len(load_study(path).trials)
+
+
 def test_a_restarted_sampler_does_not_draw_the_same_numbers_again(start):
     study, path, searcher = start(("{trials: 6}", "{trials: 6, sampler: random}"))
     drawn = []
@@ -154,7 +189,9 @@ def test_results_of_a_study_in_every_state(start, study_text):
     searcher.on_trial_complete("ok", DONE)
     searcher.on_trial_complete("bad", {**DONE, "kwh": math.nan})
     results = load_study(path)
-    assert results.trials["state"].tolist() == ["complete", "failed", "running"]
+    assert results.trials["state"].tolist() == ["complete", "failed", "interrupted"]
+    with only_writer(path):
+        assert load_study(path).trials["state"].tolist() == ["complete", "failed", "running"]
     assert results.trials["kind"].tolist() == ["baseline", "baseline", "search"]
     assert results.trials["epoch"].tolist() == [2, 1, 1]
     assert results.trials["val_accuracy"].tolist() == pytest.approx([0.2, 0.1, 0.1])

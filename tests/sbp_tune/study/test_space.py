@@ -150,6 +150,22 @@ def test_a_grid_runs_every_active_combination_once():
             "config.sparsity.k: when.p0: config.sparsity.p0 is uniform [0.1, 1]; needs a choice or grid",
         ),
         (
+            {"k": {"grid": [0.1, 0.2], "when": {"schedule": "linear"}}, "schedule": {"choice": ["linear", "constant"]}},
+            "config.sparsity.k: a grid runs every value, but it depends on config.sparsity.schedule, which is sampled",
+        ),
+        (
+            {"p0": {"grid": [0.1, 0.2]}, "estimator": {"choice": ["mask", "dense"]}},
+            "config.sparsity.p0: a grid runs every value, but it depends on config.sparsity.estimator",
+        ),
+        (
+            {"p0": {"uniform": [0.1, 1]}, "estimator": "dense"},
+            "config.sparsity.p0: has no effect: sparsity.estimator = dense",
+        ),
+        (
+            {"k": {"uniform": [0.1, 1]}, "schedule": "constant"},
+            "config.sparsity.k: has no effect: sparsity.estimator = mask, sparsity.schedule = constant",
+        ),
+        (
             {
                 "k": {"choice": [0.1], "when": {"schedule": "linear"}},
                 "schedule": {"choice": ["linear"], "when": {"k": 0.1}},

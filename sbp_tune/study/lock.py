@@ -1,0 +1,35 @@
+"""One driver at a time on a study; the lock goes with the process, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sbp_tune.errors import SbpTuneError
+
+_FILE = ".lock"
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """SbpTuneError where another process runs the study in this directory."""
+    with (path / _FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SbpTuneError(f"{path}: another process runs this study at present") from None
+        yield
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process runs the study in this directory."""
+    try:
+        with (path / _FILE).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
