@@ -1,35 +1,146 @@
 """mask: the published method. Saves no compute: the whole gradient is computed, then most is zeroed.
 
-For each layer l with weight gradient g of n elements: keep the ceil(p n) elements largest by
-abs(g), set the others to zero (sparse-backpropagation paper, Algorithm 1). Biases and normalisation
-parameters stay dense (its section III). Biased. Cost of a step: 1 + selection.
-
-Zeroed is not frozen: with momentum, Adam or weight decay a weight of zero gradient still moves.
+Of the n elements of a weight gradient g, or of all of them together (`scope: global`), keep the
+ceil(p n) largest by abs(g) (sparse-backpropagation paper, Algorithm 1), g^2, or abs(w g); set the
+others to zero. Ranked every step, or every n steps or every epoch on the mean of the score over the
+steps since the last ranking (the first step ranks on itself). All convolution and linear weights
+take part, first and last too, as in both papers; biases and normalisation stay dense (section III of
+the first). Biased. Cost of a step: 1 + selection.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sbp_tune.sparsity.compact_step import Elements, Selection, in_memory_order
 from sbp_tune.sparsity.estimators._base import Estimator
+from sbp_tune.sparsity.layers import Layer
 
 
 class Mask(Estimator):
-    """Zeroes all but the largest elements of each layer's weight gradient."""
+    """Zeroes all but the largest elements of the weight gradients."""
+
+    default_dense: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._masks: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}  # of the scores since the last ranking
+        self._steps = 0  # since the last ranking
+        self._rank_next = True
+        self._kept: dict[Layer, Tensor] = {}
+        self._norms: list[Tensor] = []  # [squared norm kept, squared norm of all] by step
+
+    def start_epoch(self) -> None:
+        if self.config.reselect_every == "epoch":
+            self._rank_next = True
 
     def before_step(self, optimizer: Optimizer) -> None:
-        for layer in self.layers:
-            gradient = layer.weight.grad
-            if gradient is None:
-                continue
-            count = kept_count(self.keep, gradient.numel())
-            if count < gradient.numel():
-                gradient.mul_(largest(gradient.abs(), count))
+        learning = [layer for layer in self.layers if layer.weight.grad is not None]
+        every = self.config.reselect_every
+        if every == 1 and all(self.keep_of(layer) >= 1 for layer in learning):
+            self._kept = {}
+            return
+        self._steps += 1
+        due = self._rank_next or (every != "epoch" and self._steps >= every)
+        scores = {layer: self._running_score(layer) for layer in learning} if every != 1 or due else {}
+        if due:
+            ranked = self._rank_all(scores) if self.config.scope == "global" else self._rank_each(scores)
+            self._masks = {layer.name: mask for layer, mask in ranked.items()}
+            self._sums.clear()
+            self._steps, self._rank_next = 0, False
+        self._kept = {layer: self._masks[layer.name] for layer in learning if layer.name in self._masks}
+        measures = self.config.schedule == "adaptive"
+        before = _squared_norm(learning) if measures else None
+        for layer, mask in self._kept.items():
+            assert layer.weight.grad is not None
+            layer.weight.grad.mul_(mask)
+        if before is not None:
+            self._norms.append(torch.stack([_squared_norm(learning), before]))
+
+    def selected(self) -> dict[nn.Parameter, Selection]:
+        found: dict[nn.Parameter, Selection] = {}
+        for layer, mask in self._kept.items():
+            weight = layer.weight
+            assert isinstance(weight, nn.Parameter)
+            ordered = in_memory_order(mask, mask).reshape(-1)
+            count = kept_count(self.keep_of(layer), weight.numel()) if self.config.scope == "layer" else None
+            found[weight] = Elements(_positions(ordered, count), mask)
+        return found
+
+    def norm_share(self) -> float | None:
+        if not self._norms:
+            return None
+        kept, total = torch.stack(self._norms).sum(0).tolist()
+        self._norms.clear()
+        return math.sqrt(kept / total) if total > 0 else None
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"masks": self._masks, "sums": self._sums, "steps": self._steps, "rank_next": self._rank_next}
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._masks, self._sums = dict(state["masks"]), dict(state["sums"])
+        self._steps, self._rank_next = state["steps"], state["rank_next"]
+
+    def _running_score(self, layer: Layer) -> Tensor:
+        """Sum of the score over the steps since the last ranking; it ranks as the mean does."""
+        score = self._score(layer)
+        if self.config.reselect_every == 1:
+            return score
+        if layer.name in self._sums:
+            score += self._sums[layer.name]
+        self._sums[layer.name] = score
+        return score
+
+    def _score(self, layer: Layer) -> Tensor:
+        gradient = layer.weight.grad
+        assert gradient is not None
+        match self.config.score:
+            case "grad_squared":
+                return gradient.square()
+            case "abs_weight_grad":
+                return (layer.weight.detach() * gradient).abs_()
+            case _:
+                return gradient.abs()
+
+    def _rank_each(self, scores: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
+        counts = {layer: kept_count(self.keep_of(layer), score.numel()) for layer, score in scores.items()}
+        return {
+            layer: largest(score, counts[layer]) for layer, score in scores.items() if counts[layer] < score.numel()
+        }
+
+    def _rank_all(self, scores: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
+        """One ranking of all layers' scores; `min_per_layer` of each layer comes first."""
+        if not scores:
+            return {}
+        least = self.config.min_per_layer
+        ordered = {layer: in_memory_order(score, score).reshape(-1) for layer, score in scores.items()}
+        ranked = ordered
+        if least:
+            ranked = {
+                layer: score.masked_fill(largest(score, kept_count(least, score.numel())), math.inf)
+                for layer, score in ordered.items()
+            }
+        everything = torch.cat(list(ranked.values()))
+        count = kept_count(self.p, everything.numel())
+        if count == everything.numel():
+            return {}
+        mask = largest(everything, count)
+        sizes = [score.numel() for score in ordered.values()]
+        masks = {}
+        for layer, part in zip(scores, mask.split(sizes), strict=True):
+            full = torch.empty_like(scores[layer], dtype=torch.bool)
+            in_memory_order(full, full).copy_(part.view(in_memory_order(full, full).shape))
+            masks[layer] = full
+        return masks
 
 
 def kept_count(keep: float, size: int) -> int:
@@ -61,3 +172,18 @@ def _kth_largest(flat: Tensor, count: int) -> Tensor:
         # numpy's vectorised introselect is about eight times faster than torch's kthvalue on a CPU
         return torch.from_numpy(np.partition(flat.detach().numpy(), index)[index : index + 1])
     return flat.kthvalue(index + 1).values
+
+
+def _positions(mask: Tensor, count: int | None) -> Tensor:
+    """Indices [k] of the set elements of a mask [n]; where their number is known, without a synchronisation."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))  # several times faster than nonzero
+    if count is None:
+        return mask.nonzero().squeeze(1)
+    return torch.nonzero_static(mask, size=count).squeeze(1)
+
+
+def _squared_norm(layers: list[Layer]) -> Tensor:
+    return torch.stack(
+        [layer.weight.grad.float().square().sum() for layer in layers if layer.weight.grad is not None]
+    ).sum()
