@@ -61,6 +61,15 @@ class Products:
         """The product that goes to the optimizer, of what is given in place of the whole."""
         return self._run(*self._or_whole(grad_output, x, weight, operator), False, self.needs_weight)[1]
 
+    def scaled_grad_weight(
+        self, scale: float, grad_output: Tensor, x: Tensor, operator: Operator | None = None
+    ) -> Tensor | None:
+        """scale x grad_weight of a part; the smaller of the two factors is scaled, a late layer's grad_output by far."""
+        if grad_output.numel() < self.weight.numel():
+            return self.grad_weight(grad_output * scale, x, operator=operator)
+        gradient = self.grad_weight(grad_output, x, operator=operator)
+        return None if gradient is None else gradient.mul_(scale)
+
     def uncounted(self) -> Products:
         """The same for a measurement, which is not training."""
         return Products(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 
-def least_seconds(*works: Callable[[], object], device: torch.device, repeats: int = 3) -> list[float]:
+def least_seconds(*works: Callable[[], object], device: torch.device, repeats: int = 5) -> list[float]:
     """Least time of each work over interleaved repeats, after one run to warm up.
 
     The least, for what disturbs a measurement only ever adds to it; interleaved, so that a slow

@@ -51,5 +51,5 @@ def sliced_grad_weight(products: Products, kept: int, place: int) -> Tensor | No
     """Unbiased grad_weight from window `place` of `kept` samples."""
     samples = len(products.x)
     chosen = window(place, kept, samples)
-    gradient = products.grad_weight(chosen.take(products.grad_output, 0), chosen.take(products.x, 0))
-    return None if gradient is None else gradient.mul_(samples / kept)
+    dy, x = chosen.take(products.grad_output, 0), chosen.take(products.x, 0)
+    return products.scaled_grad_weight(samples / kept, dy, x)

@@ -91,8 +91,7 @@ def grid_grad_weight(products: Products, strides: Steps, offsets: Steps) -> Tens
         stride=tuple(own * stride for own, stride in zip(operator.stride, strides, strict=True)),
         padding=tuple(padding),
     )
-    gradient = products.grad_weight(dy, x, operator=coarse)
-    return None if gradient is None else gradient.mul_(scale)
+    return products.scaled_grad_weight(scale, dy, x, coarse)
 
 
 def _from_first_position(

@@ -11,6 +11,7 @@ the first). Biased. Cost of a step: 1 + selection.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -113,9 +114,14 @@ class Mask(Estimator):
 
     def _rank_each(self, scores: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
         counts = {layer: kept_count(self.keep_of(layer), score.numel()) for layer, score in scores.items()}
-        return {
-            layer: largest(score, counts[layer]) for layer, score in scores.items() if counts[layer] < score.numel()
-        }
+        partly = [layer for layer in scores if counts[layer] < scores[layer].numel()]
+        # numpy lets go of the interpreter while it selects, and selects on one core
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            thresholds = pool.map(lambda layer: kth_largest(scores[layer].flatten(), counts[layer]), partly)
+            return {
+                layer: at_least(threshold, scores[layer], counts[layer])
+                for layer, threshold in zip(partly, thresholds, strict=True)
+            }
 
     def _rank_all(self, scores: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
         """One ranking of all layers' scores; `min_per_layer` of each layer comes first."""
@@ -154,10 +160,14 @@ def largest(scores: Tensor, count: int) -> Tensor:
     NaN counts as large, so that a gradient scaler still finds what must be skipped; if the
     threshold itself is NaN, everything is kept.
     """
+    return at_least(kth_largest(scores.flatten(), count), scores, count)
+
+
+def at_least(threshold: Tensor, scores: Tensor, count: int) -> Tensor:
+    """Bool mask of exactly `count` elements that are not below the threshold, which is the count-th largest."""
     flat = scores.flatten()
-    threshold = _kth_largest(flat, count)
     kept = ~(flat < threshold)
-    if scores.device.type == "cpu" and int(kept.sum()) == count:  # no ties: the usual case
+    if scores.device.type == "cpu" and np.count_nonzero(kept.numpy()) == count:  # no ties: the usual case
         return kept.view(scores.shape)
     tied = flat == threshold
     surplus = kept.sum() - count  # stays on the device: no synchronisation
@@ -165,8 +175,8 @@ def largest(scores: Tensor, count: int) -> Tensor:
     return (kept & (first | ~tied)).view(scores.shape)
 
 
-def _kth_largest(flat: Tensor, count: int) -> Tensor:
-    """Value of the count-th largest element, by selection, not by sorting."""
+def kth_largest(flat: Tensor, count: int) -> Tensor:
+    """Value [1] of the count-th largest element, by selection, not by sorting."""
     index = flat.numel() - count
     if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
         # numpy's vectorised introselect is about eight times faster than torch's kthvalue on a CPU
