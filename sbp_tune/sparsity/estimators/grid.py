@@ -108,11 +108,12 @@ def _from_first_position(
     first = operator.stride[dim] * offset - operator.padding[dim]
     needed = (count - 1) * step + reach
     size = x.shape[dim + 2]
-    begin, end = max(first, 0), min(size, first + needed)
-    zeros_before, zeros_after = max(-first, 0), max(first + needed - size, 0)
-    surplus = max(zeros_before, zeros_after) * 2 + (end - begin) - needed
-    view = x.narrow(dim + 2, begin, end - begin)
-    if zeros_before >= zeros_after and surplus < step:
+    begin = min(max(first, 0), size)
+    length = max(min(size, first + needed) - begin, 0)  # 0 where only padding is looked at
+    zeros_before = min(max(-first, 0), needed)
+    zeros_after = needed - zeros_before - length
+    view = x.narrow(dim + 2, begin, length)
+    if length and zeros_before >= zeros_after and length + 2 * zeros_before - needed < step:
         return view, zeros_before
     sides = [0, 0] * (x.dim() - 3 - dim) + [zeros_before, zeros_after]
     return functional.pad(view, sides), 0
