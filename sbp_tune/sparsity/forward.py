@@ -56,7 +56,7 @@ class ModuleForward(SwappedForward):
         if not torch.is_grad_enabled():
             return self.native(*args, **kwargs)
         self.handle.ran(self.name)
-        if not self.handle.estimator.runs_without_graph(self.name):
+        if not self.handle.drawn().runs_without_graph(self.name):
             return self.native(*args, **kwargs)
         with torch.no_grad():
             return self.native(*args, **kwargs)
@@ -94,7 +94,7 @@ class LayerForward(SwappedForward):
     def _mode(self, x: Tensor) -> Mode:
         if not self.may_be_sparse or x.dim() < self._batched_dims():
             return Mode.DENSE
-        estimator = self.handle.estimator
+        estimator = self.handle.drawn()
         mode = estimator.mode(self.layer)
         if mode is not Mode.SPARSE:
             return mode

@@ -48,7 +48,7 @@ class SparsityHandle:
         self._compact_step = CompactStep()
         self._epoch, self._epochs, self._steps_per_epoch = 0, 1, 0
         self._step = 0  # optimizer steps in this epoch
-        self._until_draw = 0
+        self._until_draw = -1  # optimizer steps that the selection still serves; -1: until the epoch ends
         self._previous: tuple[float, float | None] | None = None  # keep fraction and norm share of the last epoch
         self._flops_of_layer: dict[str, int] = {}
         self._order: dict[str, None] = {}
@@ -67,7 +67,6 @@ class SparsityHandle:
         self._set_keep_fraction()
         self.estimator.start_epoch()
         self._until_draw = 0
-        self._draw()
 
     def select(self, indices: Tensor, losses: Tensor | None = None) -> Tensor:
         """Positions [k] in the batch of the samples to train on, in ascending order; `sample` alone drops any.
@@ -96,7 +95,8 @@ class SparsityHandle:
         self._step += 1
         if self.config.per == "step":
             self._set_keep_fraction()
-        self._draw()
+        if self._until_draw > 0:
+            self._until_draw -= 1
 
     @property
     def executed_flops(self) -> int:
@@ -152,6 +152,17 @@ class SparsityHandle:
         self._swapped.clear()
         self._compact_step.remove()
 
+    def drawn(self) -> Estimator:
+        """The estimator, with a fresh selection once the last has served its steps or an epoch has begun.
+
+        Drawn by the first layer that runs, not by the step before, which may have been the epoch's last.
+        """
+        if self._until_draw == 0:
+            self.estimator.draw()
+            every = self.estimator.steps_between_draws
+            self._until_draw = -1 if every == "epoch" else every
+        return self.estimator
+
     def ran(self, name: str, flops: int | None = None) -> None:
         """A module ran in training; `flops` of one product for a layer."""
         self._order.setdefault(name)
@@ -181,15 +192,6 @@ class SparsityHandle:
         names = [layer.name for layer in self._sparse]
         self.estimator.p = self.keep_fraction
         self.estimator.keep = layer_fractions(self.config, self.keep_fraction, names, flops)
-
-    def _draw(self) -> None:
-        """Draws when the last selection has served its steps."""
-        if self._until_draw == 0:
-            self.estimator.draw()
-            every = self.estimator.steps_between_draws
-            self._until_draw = -1 if every == "epoch" else every
-        if self._until_draw > 0:
-            self._until_draw -= 1
 
 
 def estimator_class(name: str) -> type[Estimator]:

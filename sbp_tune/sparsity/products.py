@@ -64,7 +64,7 @@ class Products:
     def scaled_grad_weight(
         self, scale: float, grad_output: Tensor, x: Tensor, operator: Operator | None = None
     ) -> Tensor | None:
-        """scale x grad_weight of a part; the smaller of the two factors is scaled, a late layer's grad_output by far."""
+        """scale x grad_weight of a part. The smaller tensor is scaled: a late layer has more weights than gradients."""
         if grad_output.numel() < self.weight.numel():
             return self.grad_weight(grad_output * scale, x, operator=operator)
         gradient = self.grad_weight(grad_output, x, operator=operator)

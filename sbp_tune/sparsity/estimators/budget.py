@@ -101,10 +101,7 @@ class Budget(Estimator):
                 self._importance.update(layer.name, first, gradient.norm().square().reshape(1), 1)
         if self._optimizer_s is None:
             self._time_next_step(optimizer)
-
-    def draw(self) -> None:
-        if self._watching and self._times:  # the dense step is over
-            self._watching, self._undecided = False, True
+        self._watching, self._undecided = False, True
 
     def skipped(self) -> list[Tensor]:
         cut = [parameter for name in self._below for parameter in self._parameters[name]]

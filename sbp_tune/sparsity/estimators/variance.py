@@ -17,6 +17,7 @@ import itertools
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sbp_tune.sparsity.estimators._base import Estimator, Mode
 from sbp_tune.sparsity.estimators.batch_slice import sliced_grad_weight
@@ -44,7 +45,6 @@ class Variance(Estimator):
 
     def draw(self) -> None:
         self._probing = self.p < 1 and self._steps % self.config.probe_every == 0
-        self._steps += self.p < 1
         self._drawn = {layer: (self.random(), self.random()) for layer in self.layers}
 
     def mode(self, layer: Layer) -> Mode:
@@ -72,6 +72,9 @@ class Variance(Estimator):
         kept = kept_count(self.p, samples)
         place = int(drawn[0] * windows(kept, samples))
         return products.grad_input(), sliced_grad_weight(products, kept, place)
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        self._steps += self.p < 1
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "strides": dict(self._strides), "steps": self._steps}
