@@ -114,6 +114,16 @@ class SparsityHandle:
         return dict(self.estimator.keep)
 
     @property
+    def sparse_layers(self) -> tuple[str, ...]:
+        """Names of the layers that may be sparse, in order of registration."""
+        return tuple(layer.name for layer in self._sparse)
+
+    @property
+    def flops_of_layer(self) -> dict[str, int]:
+        """FLOPs of one product of each layer on the last batch; empty before the first."""
+        return dict(self._flops_of_layer)
+
+    @property
     def dense_layers(self) -> dict[str, str]:
         """Why each layer that stays dense does so, by name: its kind, the config, or its measured times."""
         reasons = dict(self._excluded)
