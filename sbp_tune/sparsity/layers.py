@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -42,7 +43,8 @@ class Layer:
 
 def find_layers(model: nn.Module) -> list[Layer]:
     """Convolutions and linear layers in the order of registration, each shared module once."""
-    return [_layer(name, module) for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)]
+    uses = Counter(weight for module in model.modules() for weight in module.parameters(recurse=False))
+    return [_layer(name, module, uses) for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)]
 
 
 def choose_sparse(
@@ -66,9 +68,12 @@ def choose_sparse(
     return reasons
 
 
-def _layer(name: str, module: nn.Module) -> Layer:
-    if not isinstance(module._parameters.get("weight"), nn.Parameter):
+def _layer(name: str, module: nn.Module, uses: Counter[nn.Parameter]) -> Layer:
+    weight = module._parameters.get("weight")
+    if not isinstance(weight, nn.Parameter):
         return Layer(name, module, None, "its weight is computed, not a parameter")
+    if uses[weight] > 1:
+        return Layer(name, module, None, "its weight is another module's too")
     operator = operator_of(module)
     return Layer(name, module, operator, "" if operator else "its forward is its own")
 

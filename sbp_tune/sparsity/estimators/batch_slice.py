@@ -37,7 +37,7 @@ class BatchSlice(Estimator):
         return Mode.SPARSE if self.keep_of(layer) < 1 else Mode.DENSE
 
     def variant(self, layer: Layer) -> str:
-        return f"{self.keep_of(layer):.2g} of the samples"
+        return about(self.keep_of(layer))
 
     def backward(self, layer: Layer, products: Products) -> Gradients:
         samples = len(products.x)
@@ -45,6 +45,11 @@ class BatchSlice(Estimator):
         count = windows(kept, samples)
         place = (int(self._drawn * count) + self._place[layer]) % count
         return products.grad_input(), sliced_grad_weight(products, kept, place)
+
+
+def about(keep: float) -> str:
+    """A fraction of the samples to the nearest sixteenth: under a schedule, not every p is timed anew."""
+    return f"about {max(1, round(16 * keep))}/16 of the samples"
 
 
 def sliced_grad_weight(products: Products, kept: int, place: int) -> Tensor | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sbp_tune.sparsity.estimators._base import Estimator, Mode
-from sbp_tune.sparsity.estimators.batch_slice import sliced_grad_weight
+from sbp_tune.sparsity.estimators.batch_slice import about, sliced_grad_weight
 from sbp_tune.sparsity.estimators.grid import clipped_strides, grid_grad_weight
 from sbp_tune.sparsity.estimators.mask import kept_count
 from sbp_tune.sparsity.layers import Layer
@@ -52,7 +52,7 @@ class Variance(Estimator):
 
     def variant(self, layer: Layer) -> str:
         strides = self._strides.get(layer.name)
-        return f"every {'x'.join(map(str, strides))} positions" if strides else f"{self.p:.2g} of the samples"
+        return f"every {'x'.join(map(str, strides))} positions" if strides else about(self.p)
 
     def is_timed(self, layer: Layer) -> bool:
         return not self._probing

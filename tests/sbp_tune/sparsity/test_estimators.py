@@ -150,6 +150,17 @@ def test_defaults_that_stay_dense_and_globs_that_override_them(model):
     assert not sparsify(model, SparsityConfig(estimator="mask")).dense_layers
 
 
+def test_weights_that_are_not_the_layers_own_stay_dense():
+    net = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4)))
+    net[1].weight = net[2].weight
+    torch.nn.utils.parametrizations.weight_norm(net[3])
+    assert sparsify(net, SparsityConfig(estimator="mask", p0=0.5)).dense_layers == {
+        "1": "its weight is another module's too",
+        "2": "its weight is another module's too",
+        "3": "its weight is computed, not a parameter",
+    }
+
+
 def test_a_glob_that_matches_nothing_is_an_error(model):
     with pytest.raises(InputError, match=r"sparsity.exclude: 'layer9' matches no convolution or linear layer"):
         sparsify(model, SparsityConfig(estimator="layer", exclude=("layer9",)))
