@@ -88,7 +88,11 @@ class Arm:
 
 def arms(keep: float) -> list[Arm]:
     """Every estimator at the same keep fraction, the block of channels for one product and for both."""
-    own = {"variance": {"tau": 1 / keep - 1}, "budget": {"rho": keep}, "channel_topk": {"products": "both"}}
+    own: dict[str, dict[str, Any]] = {
+        "variance": {"tau": 1 / keep - 1},
+        "budget": {"rho": keep},
+        "channel_topk": {"products": "both"},
+    }
     found = []
     for name in ["dense", *(name for name in plugin_names("sparsity/estimators") if name != "dense")]:
         values = {"estimator": name, "p0": keep, **own.get(name, {})}

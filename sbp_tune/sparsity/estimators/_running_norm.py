@@ -30,7 +30,7 @@ class RunningNorm:
         return [math.inf] * size if means is None else means.nan_to_num(nan=math.inf).tolist()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(self._means)
+        return {name: means.clone() for name, means in self._means.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._means = {name: means.clone() for name, means in state.items()}

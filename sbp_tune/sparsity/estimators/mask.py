@@ -71,7 +71,8 @@ class Mask(Estimator):
             weight = layer.weight
             assert isinstance(weight, nn.Parameter)
             ordered = in_memory_order(mask, mask).reshape(-1)
-            count = kept_count(self.keep_of(layer), weight.numel()) if self.config.scope == "layer" else None
+            fresh = self.config.scope == "layer" and self.config.reselect_every == 1
+            count = kept_count(self.keep_of(layer), weight.numel()) if fresh else None
             found[weight] = Elements(_positions(ordered, count), mask)
         return found
 
@@ -83,8 +84,8 @@ class Mask(Estimator):
         return math.sqrt(kept / total) if total > 0 else None
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"masks": self._masks, "sums": self._sums, "steps": self._steps, "rank_next": self._rank_next}
-        return {**super().state_dict(), **own}
+        ranking = {"masks": dict(self._masks), "sums": dict(self._sums)}
+        return {**super().state_dict(), **ranking, "steps": self._steps, "rank_next": self._rank_next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -166,9 +167,11 @@ def largest(scores: Tensor, count: int) -> Tensor:
 def at_least(threshold: Tensor, scores: Tensor, count: int) -> Tensor:
     """Bool mask of exactly `count` elements that are not below the threshold, which is the count-th largest."""
     flat = scores.flatten()
+    if scores.device.type == "cpu":
+        kept = flat >= threshold
+        if np.count_nonzero(kept.numpy()) == count:  # neither ties nor NaN: the usual case
+            return kept.view(scores.shape)
     kept = ~(flat < threshold)
-    if scores.device.type == "cpu" and np.count_nonzero(kept.numpy()) == count:  # no ties: the usual case
-        return kept.view(scores.shape)
     tied = flat == threshold
     surplus = kept.sum() - count  # stays on the device: no synchronisation
     first = tied.cumsum(0) <= tied.sum() - surplus
