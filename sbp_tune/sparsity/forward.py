@@ -100,6 +100,8 @@ class LayerForward(SwappedForward):
             return mode
         if not self.layer.weight.requires_grad and not x.requires_grad:
             return Mode.DENSE
+        if not estimator.is_timed(self.layer):
+            return Mode.SPARSE
         dense = self.handle.auto_dense.prefers_dense(self.layer, estimator.variant(self.layer))
         return Mode.DENSE if dense else Mode.SPARSE
 

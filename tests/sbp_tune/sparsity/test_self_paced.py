@@ -88,6 +88,15 @@ def test_a_grid_adds_little_on_smooth_signals_and_much_on_noise():
     assert ratios[0] < 0.3 < 1 < ratios[1]
 
 
+def test_variance_probes_layers_that_are_dense_for_now(model, batch, config_of, train):
+    handle = sparsify(model, config_of("variance", 0.5, probe_every=2, auto_dense=True))
+    train(model, handle, batch, epochs=[0], steps=2)
+    handle.auto_dense.times = dict.fromkeys(handle.auto_dense.times, (1.0, 2.0))
+    handle.estimator._strides.clear()
+    train(model, handle, batch, epochs=[1], steps=1)
+    assert len(handle.estimator._strides) == len(handle.estimator.layers)
+
+
 def test_variance_falls_back_on_slices_of_the_batch(model, batch, attached):
     handle = attached(model, "variance", 0.5)
     model(batch[0]).sum().backward()
