@@ -6,7 +6,7 @@ W is a window of n = ceil(p N) of the N samples, one of those that cover every s
 1/p equal slices where n divides N. The window is drawn at random and is another for each layer, one
 further along. Unbiased: the mean over all windows is the dense gradient. Shapes: any layer, x [N, ...],
 grad_output [N, ...]. Cost of a step: 2/3 + p/3. Source: column-row sampling over the samples (Adelman
-et al., NeurIPS 2021, section 3), with contiguous slices of a shuffled batch in place of a gather.
+et al., NeurIPS 2021), with contiguous slices of a shuffled batch in place of a gather.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ and the set of greatest total importance with T(M) <= rho T(all) is found by dyn
 in 1/1000 of T(all). Importance of a layer: |g_l|^2, the first-order fall of the loss under a gradient step,
 as a running mean over the dense first steps of the epochs. Weights outside M get no gradient; below the
 lowest of M nothing flows back (see `prefix`). Biased. Cost of a step: 1/3 + 2 rho / 3.
-Source: ElasticTrainer (Huang et al., MobiSys 2023, section 4), on measured PyTorch times.
+Source: ElasticTrainer (Huang et al., MobiSys 2023), on measured PyTorch times.
 """
 
 from __future__ import annotations

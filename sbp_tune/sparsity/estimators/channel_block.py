@@ -9,8 +9,8 @@ B holds ceil(p_l U) of the U units of `block` channels (whole groups in a groupe
     norm: that of the greatest running gradient norm; with probability `exploration` any
 Rows outside B do not move (block coordinate descent). With `scaled`, both products are divided by the
 kept fraction of the units: unbiased over the windows. Layers of fewer than two units stay dense.
-Cost of a step: 2/3 + p/3 (weights), 1/3 + 2p/3 (both). Source: ssProp (arXiv:2408.12561) without its
-gather, MeZO-like coordinate blocks of meProp (Sun et al., ICML 2017).
+Cost of a step: 2/3 + p/3 (weights), 1/3 + 2p/3 (both). Source: ssProp (arXiv:2408.12561), in
+blocks that need no gather.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ grad_input is exact, grad_weight that of `batch_slice` or `grid`, both unbiased,
     grid of stride s adds the mean over its offsets o of |s_1 s_2 G_o - g|^2, measured; the coarsest that adds
         at most tau V is allowed. On smooth signals that is far coarser.
 Measured on one batch every `probe_every` steps, by layer. Unbiased. Cost of a step: 2/3 + mean p_l / 3, and
-about six grad_weight products per probe. Source: the variance bound of VCAS (Wang et al., ICLR 2024,
-section 4), on samplers that need no gather.
+about six grad_weight products per probe. Source: the variance bound of VCAS (Wang et al., ICLR 2024),
+on samplers that need no gather.
 """
 
 from __future__ import annotations
