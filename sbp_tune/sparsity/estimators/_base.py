@@ -119,4 +119,9 @@ class Estimator:
 
     def random(self) -> float:
         """A number from [0, 1)."""
-        return float(torch.rand((), generator=self.generator, dtype=torch.float64))
+        return self.random_numbers(1)[0]
+
+    def random_numbers(self, count: int) -> list[float]:
+        """Independent numbers from [0, 1)."""
+        numbers: list[float] = torch.rand(count, generator=self.generator, dtype=torch.float64).tolist()
+        return numbers

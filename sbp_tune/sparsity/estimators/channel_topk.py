@@ -6,7 +6,8 @@ and positions, ranked anew in each backward pass; k = ceil(p_l C_out), rounded u
     grad_input = sum over c in K of w[c]^T grad_output[c]; with `products: weights` exact
 Biased; the rows outside K do not move. Layers with no channel to spare stay dense. Cost of a step:
 1/3 + 2p/3 (both), 2/3 + p/3 (weights), and a gather, dear in channels-last: `channel_block` needs none.
-Source: ssProp (arXiv:2408.12561), whose own setting is `products: both`; meProp (Sun et al., ICML 2017) for linear layers.
+Source: ssProp (arXiv:2408.12561), whose own setting is `products: both`; for linear layers meProp
+(Sun et al., ICML 2017).
 """
 
 from __future__ import annotations

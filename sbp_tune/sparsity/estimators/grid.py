@@ -13,6 +13,7 @@ alone and scaled, for any kernel size.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -34,7 +35,8 @@ class Grid(Estimator):
         self._drawn: dict[Layer, tuple[float, float]] = {}
 
     def draw(self) -> None:
-        self._drawn = {layer: (self.random(), self.random()) for layer in self.layers}
+        numbers = iter(self.random_numbers(2 * len(self.layers)))
+        self._drawn = {layer: (next(numbers), next(numbers)) for layer in self.layers}
 
     def mode(self, layer: Layer) -> Mode:
         is_convolution = isinstance(layer.operator, Convolution)
@@ -53,6 +55,7 @@ class Grid(Estimator):
         return grid_strides(self.keep_of(layer), layer.weight.dim() - 2)
 
 
+@lru_cache
 def grid_strides(keep: float, dims: int) -> Steps:
     """Strides of the grid over `dims` dimensions of positions whose kept fraction is nearest to `keep`.
 

@@ -45,7 +45,8 @@ class Variance(Estimator):
 
     def draw(self) -> None:
         self._probing = self.p < 1 and self._steps % self.config.probe_every == 0
-        self._drawn = {layer: (self.random(), self.random()) for layer in self.layers}
+        numbers = iter(self.random_numbers(2 * len(self.layers)))
+        self._drawn = {layer: (next(numbers), next(numbers)) for layer in self.layers}
 
     def mode(self, layer: Layer) -> Mode:
         return Mode.SPARSE if self.p < 1 and layer.name in self.keep else Mode.DENSE
