@@ -76,6 +76,13 @@ class ChannelTopk(Estimator):
         self._norms.clear()
         return float(kept / total) if total > 0 else None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "norms": list(self._norms)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._norms = list(state["norms"])
+
     def _sizes(self, layer: Layer) -> tuple[int, int]:
         """Channels (or groups) kept and in all; a multiple of `block` channels is kept."""
         channels, block = layer.weight.shape[0], self.config.block

@@ -84,12 +84,12 @@ class Mask(Estimator):
         return math.sqrt(kept / total) if total > 0 else None
 
     def state_dict(self) -> dict[str, Any]:
-        ranking = {"masks": dict(self._masks), "sums": dict(self._sums)}
+        ranking = {"masks": dict(self._masks), "sums": dict(self._sums), "norms": list(self._norms)}
         return {**super().state_dict(), **ranking, "steps": self._steps, "rank_next": self._rank_next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._masks, self._sums = dict(state["masks"]), dict(state["sums"])
+        self._masks, self._sums, self._norms = dict(state["masks"]), dict(state["sums"]), list(state["norms"])
         self._steps, self._rank_next = state["steps"], state["rank_next"]
 
     def _running_score(self, layer: Layer) -> Tensor:

@@ -1,5 +1,7 @@
 """What the schedules need from a handle: steps, epochs and the norm that was kept."""
 
+import copy
+
 import pytest
 import torch
 
@@ -16,6 +18,18 @@ def test_adaptive_closes_its_loop(estimator, model, batch, config_of, train):
     assert kept[0] == 0.3 and len(set(kept)) > 1
     share = handle.estimator.norm_share()
     assert share == pytest.approx(0.8, abs=0.15)
+
+
+@pytest.mark.parametrize("estimator", ["mask", "channel_topk"])
+def test_adaptive_resumes_where_it_was(estimator, model, batch, config_of, train):
+    config = config_of(estimator, 0.3, schedule="adaptive", norm_share=0.8, p_min=0.01, block=1)
+    handle = sparsify(model, config)
+    train(model, handle, batch, epochs=[0])
+    other = sparsify(copy.deepcopy(model), config)
+    other.load_state_dict(copy.deepcopy(handle.state_dict()))
+    for each in (handle, other):
+        each.start_epoch(1, 4)
+    assert other.keep_fraction == handle.keep_fraction != 0.3
 
 
 def test_p_may_change_with_every_step(model, batch, config_of, train):
