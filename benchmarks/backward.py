@@ -126,6 +126,7 @@ def _attached(bench: Bench, arm: Arm, steps: int, measured: bool = True, memory:
     handle.start_epoch(0, 1)
     device = bench.images.device
     if memory:
+        bench.optimizer.zero_grad(set_to_none=True)  # gradients that the step would free are not its own
         arm.peak_mb = peak_mb(lambda: bench.step(handle), device)
     else:
         bench.step(handle)  # what an epoch does once is not part of a step
