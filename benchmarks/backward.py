@@ -129,7 +129,8 @@ def _attached(bench: Bench, arm: Arm, steps: int, measured: bool = True, memory:
         bench.optimizer.zero_grad(set_to_none=True)  # gradients that the step would free are not its own
         arm.peak_mb = peak_mb(lambda: bench.step(handle), device)
     else:
-        bench.step(handle)  # what an epoch does once is not part of a step
+        for _ in range(2):  # what an epoch does once, and what the last arm left in the allocator, are not of a step
+            bench.step(handle)
         before, energy = handle.executed_flops, joules(device)
         seconds = _seconds(lambda: bench.step(handle), steps, device)
         if measured:
