@@ -152,6 +152,22 @@ def spaces() -> None:
         typer.echo(f"{name:24} {summary(path)}")
 
 
+@app.command("plot-schedule", epilog="Example:  sbp-tune plot-schedule best.yaml -o schedule.html")
+def plot_schedule(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A config, such as `export` writes.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Plot to write: .html or .png.")] = Path(
+        "schedule.html"
+    ),
+) -> None:
+    """Plot the keep fraction of a config over its epochs and layers."""
+    with _errors_as_lines():
+        from sbp_tune.config import load_config
+        from sbp_tune.schedule_plot import write_schedule_plot
+
+        write_schedule_plot(load_config(config), output)
+        typer.echo(output)
+
+
 @app.command(epilog="Example:  sbp-tune doctor")
 def doctor() -> None:
     """Say what this machine can measure, and what will therefore be modelled."""

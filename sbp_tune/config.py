@@ -6,58 +6,33 @@ what was found and what is allowed. Numbers carry their unit in the field's desc
 
 from __future__ import annotations
 
-import difflib
-import pkgutil
 import types
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
+from sbp_tune.section import Section, near, plugin, plugin_names
+from sbp_tune.sparsity_config import SparsityConfig, has_no_effect
 
-
-def plugin_names(folder: str) -> list[str]:
-    """Names of the plug-ins in a folder of this package: one public file each, listed without import."""
-    path = Path(__file__).parent / folder
-    return sorted(module.name for module in pkgutil.iter_modules([str(path)]) if module.name[0] != "_")
-
-
-def _plugin(folder: str) -> AfterValidator:
-    def check(name: str) -> str:
-        names = plugin_names(folder)
-        if name not in names:
-            raise ValueError(f"allowed: {', '.join(names)}{_near(name, names)}")
-        return name
-
-    return AfterValidator(check)
-
-
-def _fraction(value: float) -> float:
-    if value > 1:
-        raise ValueError(
-            f"p is a fraction, not a percent: the part that is kept, in (0, 1] ({value:g} % is {value / 100:g})"
-        )
-    if value <= 0:
-        raise ValueError("allowed: the fraction that is kept, in (0, 1]")
-    return value
-
-
-KeepFraction = Annotated[float, AfterValidator(_fraction)]
-
-
-class Section(BaseModel):
-    """Base of all sections: strict types, no unknown keys, no change after reading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
+__all__ = [
+    "SparsityConfig",
+    "TrainConfig",
+    "check_config",
+    "config_from_text",
+    "is_meaningless",
+    "load_config",
+    "plugin_names",
+]
 
 
 class DataConfig(Section):
     """Which images, how they are split, and how they are fed."""
 
-    name: Annotated[str, _plugin("vision/datasets")] = Field("digits", description="data set")
+    name: Annotated[str, plugin("vision/datasets")] = Field("digits", description="data set")
     root: str | None = Field(None, description="folder of the data; needed by all but digits")
     batch_size: int = Field(128, ge=1, description="images per optimizer step")
     image_size: int | None = Field(None, ge=8, le=1024, description="pixels per side after resizing; none: as stored")
@@ -114,16 +89,6 @@ class EarlyStoppingConfig(Section):
     min_delta: float = Field(0.0, ge=0, description="least change that counts, in the metric's own unit")
 
 
-class SparsityConfig(Section):
-    """Which part of the backward pass is computed (design: estimator), and how it changes over the epochs."""
-
-    estimator: Annotated[str, _plugin("sparsity/estimators")] = "dense"
-    schedule: Literal["constant", "linear", "exponential"] = "constant"
-    p0: KeepFraction = Field(1.0, description="keep fraction at epoch 0")
-    k: float = Field(0.0, ge=0, description="decay per epoch: p0 - k t, or p0 exp(-k t)")
-    p_min: KeepFraction = Field(0.05, description="floor of the keep fraction")
-
-
 class EnergyConfig(Section):
     """Where the electricity comes from, and the models used where no counter can be read."""
 
@@ -165,11 +130,11 @@ class TrainConfig(Section):
 
 def is_meaningless(key: str, values: dict[str, Any]) -> bool:
     """Whether a dotted config key has no effect given the other values (flat, dotted)."""
-    if not key.startswith("sparsity.") or key == "sparsity.estimator":
+    section, _, rest = key.partition(".")
+    if section != "sparsity":
         return False
-    if values.get("sparsity.estimator", "dense") == "dense":
-        return True
-    return key in ("sparsity.k", "sparsity.p_min") and values.get("sparsity.schedule", "constant") == "constant"
+    inner = {name.removeprefix("sparsity."): value for name, value in values.items() if name.startswith("sparsity.")}
+    return has_no_effect(rest, inner)
 
 
 def load_config(path: Path | str) -> TrainConfig:
@@ -210,7 +175,7 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: str) -> li
         match item["type"]:
             case "extra_forbidden":
                 names = _field_names(model, loc[:-1])
-                text = f"{key}: unknown key{_near(str(loc[-1]), names)}; allowed: {', '.join(names)}"
+                text = f"{key}: unknown key{near(str(loc[-1]), names)}; allowed: {', '.join(names)}"
             case "missing":
                 text = f"{key}: missing"
             case "value_error" if not loc:
@@ -233,11 +198,6 @@ def _field_names(model: Any, path: tuple[Any, ...]) -> list[str]:
         if typing.get_origin(model) in (typing.Union, types.UnionType):
             model = next((arm for arm in typing.get_args(model) if hasattr(arm, "model_fields")), None)
     return list(model.model_fields) if hasattr(model, "model_fields") else []
-
-
-def _near(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _short(value: Any) -> str:

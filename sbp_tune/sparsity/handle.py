@@ -5,66 +5,213 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sbp_tune.config import SparsityConfig
 from sbp_tune.schedules import keep_fraction
+from sbp_tune.sparsity.allocation import check_patterns, layer_fractions
+from sbp_tune.sparsity.auto_dense import AutoDense
+from sbp_tune.sparsity.compact_step import CompactStep
 from sbp_tune.sparsity.estimators._base import Estimator
 from sbp_tune.sparsity.flops import FlopCounter
-from sbp_tune.sparsity.layers import Layer, sparsifiable_layers
+from sbp_tune.sparsity.forward import LayerForward, ModuleForward, SwappedForward
+from sbp_tune.sparsity.layers import choose_sparse, find_layers
 
 
-def sparsify(model: nn.Module, config: SparsityConfig) -> SparsityHandle:
-    """Attaches the estimator that the config names; the model's state_dict keys stay as they are."""
-    return SparsityHandle(model, config)
+def sparsify(model: nn.Module, config: SparsityConfig, seed: int = 0) -> SparsityHandle:
+    """Attaches the estimator that the config names; the model's state_dict keys stay as they are.
+
+    seed: of the estimator's random choices; the same on all ranks of a distributed run.
+    """
+    return SparsityHandle(model, config, seed)
 
 
 class SparsityHandle:
-    """What a training loop calls: `start_epoch`, `before_step`, and `remove` at the end."""
+    """What a training loop calls: `start_epoch`, `before_step`, and `remove` at the end.
 
-    def __init__(self, model: nn.Module, config: SparsityConfig) -> None:
+    keep_fraction: p of the present epoch or step, as scheduled.
+    """
+
+    def __init__(self, model: nn.Module, config: SparsityConfig, seed: int = 0) -> None:
         self.config = config
         self.keep_fraction = 1.0
-        layers = sparsifiable_layers(model)
-        self._flops = FlopCounter(layers)
-        self._estimator = make_estimator(config, layers)
+        self.flops = FlopCounter()
+        self.auto_dense = AutoDense(config.auto_dense)
+        self.layers = find_layers(model)
+        check_patterns(config, [layer.name for layer in self.layers])
+        kind = estimator_class(config.estimator)
+        self._excluded = choose_sparse(self.layers, kind.default_dense, config.exclude, config.include)
+        self._sparse = [layer for layer in self.layers if layer.name not in self._excluded]
+        self.estimator = kind(model, self._sparse, config, seed)
+        self._compact_step = CompactStep()
+        self._epoch, self._epochs, self._steps_per_epoch = 0, 1, 0
+        self._step = 0  # optimizer steps in this epoch
+        self._until_draw = -1  # optimizer steps that the selection still serves; -1: until the epoch ends
+        self._previous: tuple[float, float | None] | None = None  # keep fraction and norm share of the last epoch
+        self._flops_of_layer: dict[str, int] = {}
+        self._order: dict[str, None] = {}
+        self._swapped = self._swap(model)
 
-    def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Sets the keep fraction of an epoch (from 0) of a training planned for `epochs`."""
-        self.keep_fraction = keep_fraction(self.config, epoch)
-        self._estimator.start_epoch(self.keep_fraction)
+    def start_epoch(self, epoch: int, epochs: int, steps: int | None = None) -> None:
+        """Sets the keep fraction of an epoch (from 0) of a training planned for `epochs`.
+
+        steps: optimizer steps in the epoch, for `per: step`; without it, as many as in the last epoch
+        (the first epoch then counts as one step).
+        """
+        if self._step:
+            self._previous = (self.keep_fraction, self.estimator.norm_share())
+        self._steps_per_epoch = steps or self._step
+        self._epoch, self._epochs, self._step = epoch, epochs, 0
+        self._set_keep_fraction()
+        self.estimator.start_epoch()
+        self._until_draw = 0
+
+    def select(self, indices: Tensor, losses: Tensor | None = None) -> Tensor:
+        """Positions [k] in the batch of the samples to train on, in ascending order; `sample` alone drops any.
+
+        indices: [n], the samples' numbers in the data set. losses: [n], if the caller has computed them
+        anew; else those that `record` has seen last.
+        """
+        return self.estimator.select(indices, losses)
+
+    def record(self, indices: Tensor, losses: Tensor) -> None:
+        """Keeps the losses [k] of the samples [k] just trained on, for later `select`s."""
+        self.estimator.record(indices, losses)
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """Call between `backward` (and, with a GradScaler, `unscale_`) and `optimizer.step`."""
-        self._estimator.before_step(optimizer)
+        """Call between `backward` (and, with a GradScaler, `unscale_`) and `optimizer.step`, once per step."""
+        if self.estimator.observes() and self._flops_of_layer:
+            self.estimator.observe(self._flops_of_layer, list(self._order))
+        self.estimator.before_step(optimizer)
+        frozen = self.config.state == "freeze"
+        for parameter in self.estimator.skipped():
+            if frozen:
+                parameter.grad = None
+            elif parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._compact_step.select(optimizer, self.estimator.selected() if frozen else {})
+        self._step += 1
+        if self.config.per == "step":
+            self._set_keep_fraction()
+        if self._until_draw > 0:
+            self._until_draw -= 1
 
     @property
     def executed_flops(self) -> int:
         """Multiply-adds x 2 of forward, grad_input and grad_weight that ran in training so far."""
-        return self._flops.total
+        return self.flops.total
 
     @property
     def executed_flops_by_layer(self) -> dict[str, dict[str, int]]:
         """The same by layer name and product."""
-        return self._flops.state_dict()
+        return self.flops.state_dict()
+
+    @property
+    def keep_fractions(self) -> dict[str, float]:
+        """p_l of the present epoch by the names of the layers that may be sparse."""
+        return dict(self.estimator.keep)
+
+    @property
+    def sparse_layers(self) -> tuple[str, ...]:
+        """Names of the layers that may be sparse, in order of registration."""
+        return tuple(layer.name for layer in self._sparse)
+
+    @property
+    def flops_of_layer(self) -> dict[str, int]:
+        """FLOPs of one product of each layer on the last batch; empty before the first."""
+        return dict(self._flops_of_layer)
+
+    @property
+    def dense_layers(self) -> dict[str, str]:
+        """Why each layer that stays dense does so, by name: its kind, the config, or its measured times."""
+        reasons = dict(self._excluded)
+        for layer in self._sparse:
+            reason = self.auto_dense.reason(layer, self.estimator.variant(layer))
+            if reason is not None:
+                reasons[layer.name] = reason
+        return reasons
 
     def state_dict(self) -> dict[str, Any]:
-        return {"flops": self._flops.state_dict(), "estimator": self._estimator.state_dict()}
+        """All that later gradients depend on, in tensors and plain values."""
+        return {
+            "flops": self.flops.state_dict(),
+            "estimator": self.estimator.state_dict(),
+            "times": dict(self.auto_dense.times),
+            "flops_of_layer": dict(self._flops_of_layer),
+            "order": list(self._order),
+            "step": self._step,
+            "keep_fraction": self.keep_fraction,
+            "previous": self._previous,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._flops.load_state_dict(state["flops"])
-        self._estimator.load_state_dict(state["estimator"])
+        """Continues where `state_dict` was taken, between two epochs."""
+        self.flops.load_state_dict(state["flops"])
+        self.estimator.load_state_dict(state["estimator"])
+        self.auto_dense.times = {key: (times[0], times[1]) for key, times in state["times"].items()}
+        self._flops_of_layer = dict(state["flops_of_layer"])
+        self._order = dict.fromkeys(state["order"])
+        self._step, self.keep_fraction, self._previous = state["step"], state["keep_fraction"], state["previous"]
 
     def remove(self) -> None:
-        """Takes every hook off; the model is as it was."""
-        self._flops.remove()
-        self._estimator.remove()
+        """Gives every module its forward back; the model is as it was. The counts stay readable."""
+        for swapped in reversed(self._swapped):
+            swapped.remove()
+        self._swapped.clear()
+        self._compact_step.remove()
+
+    def drawn(self) -> Estimator:
+        """The estimator, with a fresh selection once the last has served its steps or an epoch has begun.
+
+        Drawn by the first layer that runs, not by the step before, which may have been the epoch's last.
+        """
+        if self._until_draw == 0:
+            self.estimator.draw()
+            every = self.estimator.steps_between_draws
+            self._until_draw = -1 if every == "epoch" else every
+        return self.estimator
+
+    def ran(self, name: str, flops: int | None = None) -> None:
+        """A module ran in training; `flops` of one product for a layer."""
+        self._order.setdefault(name)
+        if flops is not None:
+            self._flops_of_layer[name] = flops
+
+    def _swap(self, model: nn.Module) -> list[SwappedForward]:
+        swapped: list[SwappedForward] = [
+            LayerForward(layer, self, may_be_sparse=layer.name not in self._excluded) for layer in self.layers
+        ]
+        if self.estimator.cuts_graph:
+            layers = {layer.module for layer in self.layers}
+            swapped += [
+                ModuleForward(name, module, self)
+                for name, module in model.named_modules()
+                if module not in layers and _is_leaf_with_parameters(module)
+            ]
+        return swapped
+
+    def _set_keep_fraction(self) -> None:
+        epoch: float = self._epoch
+        if self.config.per == "step" and self._steps_per_epoch:
+            epoch += min(self._step, self._steps_per_epoch - 1) / self._steps_per_epoch
+        previous = self._previous or (None, None)
+        self.keep_fraction = keep_fraction(self.config, epoch, self._epochs, *previous)
+        flops = self._flops_of_layer or None
+        names = [layer.name for layer in self._sparse]
+        self.estimator.p = self.keep_fraction
+        self.estimator.keep = layer_fractions(self.config, self.keep_fraction, names, flops)
 
 
-def make_estimator(config: SparsityConfig, layers: list[Layer]) -> Estimator:
-    """The estimator whose file bears the config's name: `batch_slice` is BatchSlice in batch_slice.py."""
-    module = import_module(f"sbp_tune.sparsity.estimators.{config.estimator}")
-    class_name = "".join(part.capitalize() for part in config.estimator.split("_"))
-    estimator: Estimator = getattr(module, class_name)(layers, config)
-    return estimator
+def estimator_class(name: str) -> type[Estimator]:
+    """The class whose file bears the config's name: `batch_slice` is BatchSlice in batch_slice.py."""
+    module = import_module(f"sbp_tune.sparsity.estimators.{name}")
+    kind: type[Estimator] = getattr(module, "".join(part.capitalize() for part in name.split("_")))
+    return kind
+
+
+def _is_leaf_with_parameters(module: nn.Module) -> bool:
+    """Multi-head attention calls none of its children's forward, so it counts as one."""
+    owns = next(iter(module.parameters(recurse=False)), None) is not None
+    return owns and (next(module.children(), None) is None or isinstance(module, nn.MultiheadAttention))

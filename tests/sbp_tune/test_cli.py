@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from sbp_tune.cli import app
 
-COMMANDS = ["search", "resume", "report", "export", "train", "spaces", "doctor"]
+COMMANDS = ["search", "resume", "report", "export", "train", "spaces", "plot-schedule", "doctor"]
 run = CliRunner().invoke
 
 

@@ -1,35 +1,153 @@
 """mask: the published method. Saves no compute: the whole gradient is computed, then most is zeroed.
 
-For each layer l with weight gradient g of n elements: keep the ceil(p n) elements largest by
-abs(g), set the others to zero (sparse-backpropagation paper, Algorithm 1). Biases and normalisation
-parameters stay dense (its section III). Biased. Cost of a step: 1 + selection.
-
-Zeroed is not frozen: with momentum, Adam or weight decay a weight of zero gradient still moves.
+Of the n elements of a weight gradient g, or of all of them together (`scope: global`), keep the
+ceil(p n) largest by abs(g) (sparse-backpropagation paper, Algorithm 1), g^2, or abs(w g); set the
+others to zero. Ranked every step, or every n steps or every epoch on the mean of the score over the
+steps since the last ranking (the first step ranks on itself). All convolution and linear weights
+take part, first and last too, as in both papers; biases and normalisation stay dense (section III of
+the first). Biased. Cost of a step: 1 + selection.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sbp_tune.sparsity.compact_step import Elements, Selection, in_memory_order
 from sbp_tune.sparsity.estimators._base import Estimator
+from sbp_tune.sparsity.layers import Layer
 
 
 class Mask(Estimator):
-    """Zeroes all but the largest elements of each layer's weight gradient."""
+    """Zeroes all but the largest elements of the weight gradients."""
+
+    default_dense: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._masks: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}  # of the scores since the last ranking
+        self._steps = 0  # since the last ranking
+        self._rank_next = True
+        self._kept: dict[Layer, Tensor] = {}
+        self._norms: list[Tensor] = []  # [squared norm kept, squared norm of all] by step
+
+    def start_epoch(self) -> None:
+        if self.config.reselect_every == "epoch":
+            self._rank_next = True
 
     def before_step(self, optimizer: Optimizer) -> None:
-        for layer in self.layers:
-            gradient = layer.weight.grad
-            if gradient is None:
-                continue
-            count = kept_count(self.keep, gradient.numel())
-            if count < gradient.numel():
-                gradient.mul_(largest(gradient.abs(), count))
+        learning = [layer for layer in self.layers if layer.weight.grad is not None]
+        every = self.config.reselect_every
+        if every == 1 and all(self.keep_of(layer) >= 1 for layer in learning):
+            self._kept = {}
+            return
+        self._steps += 1
+        due = self._rank_next or (every != "epoch" and self._steps >= every)
+        scores = {layer: self._running_score(layer) for layer in learning} if every != 1 or due else {}
+        if due:
+            ranked = self._rank_all(scores) if self.config.scope == "global" else self._rank_each(scores)
+            self._masks = {layer.name: mask for layer, mask in ranked.items()}
+            self._sums.clear()
+            self._steps, self._rank_next = 0, False
+        self._kept = {layer: self._masks[layer.name] for layer in learning if layer.name in self._masks}
+        measures = self.config.schedule == "adaptive"
+        before = _squared_norm(learning) if measures else None
+        for layer, mask in self._kept.items():
+            assert layer.weight.grad is not None
+            layer.weight.grad.mul_(mask)
+        if before is not None:
+            self._norms.append(torch.stack([_squared_norm(learning), before]))
+
+    def selected(self) -> dict[nn.Parameter, Selection]:
+        found: dict[nn.Parameter, Selection] = {}
+        for layer, mask in self._kept.items():
+            weight = layer.weight
+            assert isinstance(weight, nn.Parameter)
+            ordered = in_memory_order(mask, mask).reshape(-1)
+            fresh = self.config.scope == "layer" and self.config.reselect_every == 1
+            count = kept_count(self.keep_of(layer), weight.numel()) if fresh else None
+            found[weight] = Elements(_positions(ordered, count), mask)
+        return found
+
+    def norm_share(self) -> float | None:
+        if not self._norms:
+            return None
+        kept, total = torch.stack(self._norms).sum(0).tolist()
+        self._norms.clear()
+        return math.sqrt(kept / total) if total > 0 else None
+
+    def state_dict(self) -> dict[str, Any]:
+        ranking = {"masks": dict(self._masks), "sums": dict(self._sums), "norms": list(self._norms)}
+        return {**super().state_dict(), **ranking, "steps": self._steps, "rank_next": self._rank_next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._masks, self._sums, self._norms = dict(state["masks"]), dict(state["sums"]), list(state["norms"])
+        self._steps, self._rank_next = state["steps"], state["rank_next"]
+
+    def _running_score(self, layer: Layer) -> Tensor:
+        """Sum of the score over the steps since the last ranking; it ranks as the mean does."""
+        score = self._score(layer)
+        if self.config.reselect_every == 1:
+            return score
+        if layer.name in self._sums:
+            score += self._sums[layer.name]
+        self._sums[layer.name] = score
+        return score
+
+    def _score(self, layer: Layer) -> Tensor:
+        gradient = layer.weight.grad
+        assert gradient is not None
+        match self.config.score:
+            case "grad_squared":
+                return gradient.square()
+            case "abs_weight_grad":
+                return (layer.weight.detach() * gradient).abs_()
+            case _:
+                return gradient.abs()
+
+    def _rank_each(self, scores: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
+        counts = {layer: kept_count(self.keep_of(layer), score.numel()) for layer, score in scores.items()}
+        partly = [layer for layer in scores if counts[layer] < scores[layer].numel()]
+        # numpy lets go of the interpreter while it selects, and selects on one core
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            thresholds = pool.map(lambda layer: kth_largest(scores[layer].flatten(), counts[layer]), partly)
+            return {
+                layer: at_least(threshold, scores[layer], counts[layer])
+                for layer, threshold in zip(partly, thresholds, strict=True)
+            }
+
+    def _rank_all(self, scores: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
+        """One ranking of all layers' scores; `min_per_layer` of each layer comes first."""
+        if not scores:
+            return {}
+        least = self.config.min_per_layer
+        ordered = {layer: in_memory_order(score, score).reshape(-1) for layer, score in scores.items()}
+        ranked = ordered
+        if least:
+            ranked = {
+                layer: score.masked_fill(largest(score, kept_count(least, score.numel())), math.inf)
+                for layer, score in ordered.items()
+            }
+        everything = torch.cat(list(ranked.values()))
+        count = kept_count(self.p, everything.numel())
+        if count == everything.numel():
+            return {}
+        mask = largest(everything, count)
+        sizes = [score.numel() for score in ordered.values()]
+        masks = {}
+        for layer, part in zip(scores, mask.split(sizes), strict=True):
+            full = torch.empty_like(scores[layer], dtype=torch.bool)
+            in_memory_order(full, full).copy_(part.view(in_memory_order(full, full).shape))
+            masks[layer] = full
+        return masks
 
 
 def kept_count(keep: float, size: int) -> int:
@@ -43,21 +161,42 @@ def largest(scores: Tensor, count: int) -> Tensor:
     NaN counts as large, so that a gradient scaler still finds what must be skipped; if the
     threshold itself is NaN, everything is kept.
     """
+    return at_least(kth_largest(scores.flatten(), count), scores, count)
+
+
+def at_least(threshold: Tensor, scores: Tensor, count: int) -> Tensor:
+    """Bool mask of exactly `count` elements that are not below the threshold, which is the count-th largest."""
     flat = scores.flatten()
-    threshold = _kth_largest(flat, count)
+    if scores.device.type == "cpu":
+        kept = flat >= threshold
+        if np.count_nonzero(kept.numpy()) == count:  # neither ties nor NaN: the usual case
+            return kept.view(scores.shape)
     kept = ~(flat < threshold)
-    if scores.device.type == "cpu" and int(kept.sum()) == count:  # no ties: the usual case
-        return kept.view(scores.shape)
     tied = flat == threshold
     surplus = kept.sum() - count  # stays on the device: no synchronisation
     first = tied.cumsum(0) <= tied.sum() - surplus
     return (kept & (first | ~tied)).view(scores.shape)
 
 
-def _kth_largest(flat: Tensor, count: int) -> Tensor:
-    """Value of the count-th largest element, by selection, not by sorting."""
+def kth_largest(flat: Tensor, count: int) -> Tensor:
+    """Value [1] of the count-th largest element, by selection, not by sorting."""
     index = flat.numel() - count
     if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
         # numpy's vectorised introselect is about eight times faster than torch's kthvalue on a CPU
         return torch.from_numpy(np.partition(flat.detach().numpy(), index)[index : index + 1])
     return flat.kthvalue(index + 1).values
+
+
+def _positions(mask: Tensor, count: int | None) -> Tensor:
+    """Indices [k] of the set elements of a mask [n]; where their number is known, without a synchronisation."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))  # several times faster than nonzero
+    if count is None:
+        return mask.nonzero().squeeze(1)
+    return torch.nonzero_static(mask, size=count).squeeze(1)
+
+
+def _squared_norm(layers: list[Layer]) -> Tensor:
+    return torch.stack(
+        [layer.weight.grad.float().square().sum() for layer in layers if layer.weight.grad is not None]
+    ).sum()

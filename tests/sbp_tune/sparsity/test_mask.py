@@ -13,8 +13,8 @@ from sbp_tune.sparsity import sparsify
 from sbp_tune.sparsity.estimators.mask import kept_count, largest
 
 
-def masked(model, batch, keep):
-    handle = sparsify(model, SparsityConfig(estimator="mask", p0=keep))
+def masked(model, batch, keep, **more):
+    handle = sparsify(model, SparsityConfig(estimator="mask", p0=keep, **more))
     handle.start_epoch(0, 1)
     model.zero_grad(set_to_none=True)
     nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
@@ -74,3 +74,52 @@ def test_nan_and_inf_stay_visible():
 def test_a_layer_without_gradient_is_passed_over(model, batch):
     model.shared.requires_grad_(False)
     assert masked(model, batch, 0.1)["shared.weight"] is None
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("least", [0.0, 0.1])
+def test_global_scope_ranks_all_layers_together(model, batch, gradients, channels_last, least):
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    dense = {name: gradient for name, gradient in gradients(model, batch).items() if gradient.dim() > 1}
+    sparse = masked(model, batch, 0.25, scope="global", min_per_layer=least)
+    scores = {name: gradient.abs().clone() for name, gradient in dense.items()}
+    if least:
+        for score in scores.values():
+            count = kept_count(least, score.numel())
+            score[score >= score.flatten().sort(descending=True).values[count - 1]] = math.inf
+    everything = torch.cat([score.flatten() for score in scores.values()])
+    threshold = everything.sort(descending=True).values[kept_count(0.25, everything.numel()) - 1]
+    for name, gradient in dense.items():
+        torch.testing.assert_close(sparse[name], torch.where(scores[name] >= threshold, gradient, 0.0), msg=name)
+
+
+@pytest.mark.parametrize(
+    ("score", "of"),
+    [("grad_squared", lambda w, g: g.square()), ("abs_weight_grad", lambda w, g: (w * g).abs())],
+)
+def test_other_scores(score, of, model, batch, gradients):
+    dense, weight = gradients(model, batch)["down.weight"], model.down.weight.detach().clone()
+    kept = masked(model, batch, 0.1, score=score)["down.weight"] != 0
+    assert torch.equal(kept, largest(of(weight, dense), kept_count(0.1, dense.numel())))
+
+
+@pytest.mark.parametrize("every", [3, "epoch"])
+def test_a_ranking_serves_several_steps_and_is_of_their_mean(every, model):
+    handle = sparsify(model, SparsityConfig(estimator="mask", p0=0.1, reselect_every=every))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(0)
+    weight, seen, masks = model.down.weight, [], []
+    for epoch in range(2):
+        handle.start_epoch(epoch, 2)
+        for _ in range(4):
+            seen.append(torch.randn(weight.shape, generator=generator))
+            weight.grad = seen[-1].clone()
+            handle.before_step(optimizer)
+            masks.append(weight.grad != 0)
+    ranked = {3: [0, 3, 6], "epoch": [0, 4]}[every]
+    for step, mask in enumerate(masks):
+        at = max(place for place in ranked if place <= step)
+        since = max((place for place in ranked if place < at), default=-1) + 1
+        mean = torch.stack(seen[since : at + 1]).abs().mean(0)
+        assert torch.equal(mask, largest(mean, int(mask.sum()))), step

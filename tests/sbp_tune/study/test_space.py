@@ -130,7 +130,7 @@ def test_a_grid_runs_every_active_combination_once():
         ({"p9": {"uniform": [0.1, 1]}}, "config.sparsity.p9: unknown key"),
         (
             {"schedule": {"choice": ["linear", "lienar"]}},
-            "config.sparsity.schedule: found 'lienar'; allowed: 'constant', 'linear' or 'exponential'",
+            "config.sparsity.schedule: found 'lienar'; allowed: 'constant', 'linear', 'exponential',",
         ),
         (
             {"k": {"uniform": [0, 1], "when": {"schedul": "linear"}}, "schedule": {"choice": ["linear"]}},
