@@ -16,9 +16,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
 from sbp_tune.section import Section, near, plugin, plugin_names
-from sbp_tune.sparsity_config import SparsityConfig, has_no_effect
+from sbp_tune.sparsity_config import DECIDING, SparsityConfig, has_no_effect
 
 __all__ = [
+    "DECIDING_KEYS",
     "SparsityConfig",
     "TrainConfig",
     "check_config",
@@ -128,10 +129,14 @@ class TrainConfig(Section):
         return self
 
 
+DECIDING_KEYS = tuple(f"sparsity.{key}" for key in DECIDING)
+"""Dotted keys on which `is_meaningless` depends, the most far-reaching first."""
+
+
 def is_meaningless(key: str, values: dict[str, Any]) -> bool:
     """Whether a dotted config key has no effect given the other values (flat, dotted)."""
     section, _, rest = key.partition(".")
-    if section != "sparsity":
+    if section != "sparsity" or not rest:
         return False
     inner = {name.removeprefix("sparsity."): value for name, value in values.items() if name.startswith("sparsity.")}
     return has_no_effect(rest, inner)

@@ -181,6 +181,13 @@ _USED_WHEN: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 
 
+DECIDING = (
+    "estimator",
+    *dict.fromkeys(decider for decider, _ in _USED_WHEN.values()),
+)
+"""Keys on which it depends whether others have an effect, the estimator first."""
+
+
 def has_no_effect(key: str, values: dict[str, Any]) -> bool:
     """Whether a key of SparsityConfig changes nothing, given the others (flat, dotted, without `sparsity.`)."""
     estimator = values.get("estimator", "dense")

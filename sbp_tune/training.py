@@ -47,7 +47,7 @@ class Training:
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
         self.model.to(self.device)
         self.optimizer = build_optimizer(self.model, config.optimizer)
-        self.sparsity = sparsify(self.model, config.sparsity)
+        self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.epoch = 0  # epochs finished
         self.finished = False
@@ -151,23 +151,28 @@ class Training:
         lr = config.optimizer.lr * lr_factor(config.lr_schedule, self.epoch, config.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.sparsity.start_epoch(self.epoch, config.epochs)
+        batches = list(order.split(config.data.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            batches.pop()  # what is left over: batch normalisation has no variance of one image
+        self.sparsity.start_epoch(self.epoch, config.epochs, steps=len(batches))
         self.model.train()
         total, count = torch.zeros((), device=self.device), 0
-        for batch in order.split(config.data.batch_size):
-            if len(batch) == 1 and count > 0:
-                continue  # what is left over: batch normalisation has no variance of one image
+        for whole in batches:
+            batch = whole[self.sparsity.select(whole)]
             x = augment(self._inputs(images[batch]), config.data.augment, augmenting)
             y = labels[batch].to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
             with self._autocast():
-                loss = functional.cross_entropy(self._logits(x), y, label_smoothing=config.label_smoothing)
-            self.scaler.scale(loss).backward()
+                losses = functional.cross_entropy(
+                    self._logits(x), y, label_smoothing=config.label_smoothing, reduction="none"
+                )
+            self.sparsity.record(batch, losses)
+            self.scaler.scale(losses.mean()).backward()
             self.scaler.unscale_(self.optimizer)
             self.sparsity.before_step(self.optimizer)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            total += loss.detach() * len(batch)
+            total += losses.detach().sum()
             count += len(batch)
         return float(total) / count, lr
 

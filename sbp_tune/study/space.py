@@ -18,12 +18,9 @@ from typing import Any
 
 import optuna
 
-from sbp_tune.config import check_config, is_meaningless
+from sbp_tune.config import DECIDING_KEYS, check_config, is_meaningless
 from sbp_tune.errors import InputError
 from sbp_tune.study.domains import Domain, Options, parameter_value, parse_domain
-
-# What decides whether other keys mean anything at all; asked first.
-_DECIDING = ("sparsity.estimator", "sparsity.schedule")
 
 
 @dataclass(frozen=True)
@@ -212,10 +209,13 @@ def _resolve_when(
 
 def _ordered(parameters: dict[str, Parameter], source: str) -> tuple[Parameter, ...]:
     """Conditions before what depends on them; else as written."""
-    first = [key for key in _DECIDING if key in parameters]
+    first = [key for key in DECIDING_KEYS if key in parameters]
     sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
     for key in [*first, *parameters]:
-        implied = [key_first for key_first in first if key not in first and key.startswith("sparsity.")]
+        # What decides whether a key means anything is asked before it; the estimator decides of all.
+        implied = first[:1] if key in first[1:] and not parameters[first[0]].when else []
+        if key not in first and key.startswith("sparsity."):
+            implied = first
         sorter.add(key, *[needed for needed in parameters[key].when if needed in parameters], *implied)
     try:
         order = list(sorter.static_order())
@@ -227,8 +227,8 @@ def _ordered(parameters: dict[str, Parameter], source: str) -> tuple[Parameter, 
 
 def _check_conditions(space: Space, source: str) -> None:
     """Every parameter means something somewhere, and a grid hangs on nothing that is sampled."""
-    deciding = {key: space.constants[key] for key in _DECIDING if key in space.constants}
-    searched = [parameter for parameter in space.parameters if parameter.key in _DECIDING]
+    deciding = {key: space.constants[key] for key in DECIDING_KEYS if key in space.constants}
+    searched = [parameter for parameter in space.parameters if parameter.key in DECIDING_KEYS]
     settings = [
         {**deciding, **dict(zip([p.key for p in searched], values, strict=True))}
         for values in itertools.product(*(p.domain.samples() for p in searched))
