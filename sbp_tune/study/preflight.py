@@ -8,6 +8,7 @@ from typing import Any
 
 from sbp_tune.errors import InputError
 from sbp_tune.study.file import Study
+from sbp_tune.study.placement import local_nodes, trials_at_a_time
 
 
 def load_trainable(name: str) -> type:
@@ -27,12 +28,16 @@ def load_trainable(name: str) -> type:
 
 
 def check_on_this_machine(study: Study, address: str | None) -> None:
-    """Lets the trainable look at the baselines' data and models before anything starts.
+    """Looks whether a trial fits here, and lets the trainable look at data and models, before anything starts.
 
     Only for a local search: on a cluster the data need not lie where the driver runs.
     """
-    check_input = getattr(load_trainable(study.file.trainable), "check_input", None)
-    if check_input is None or address is not None:
+    trainable = load_trainable(study.file.trainable)
+    if address is not None:
+        return
+    trials_at_a_time(study, local_nodes())
+    check_input = getattr(trainable, "check_input", None)
+    if check_input is None:
         return
     problems: dict[str, None] = {}
     for config in distinct_inputs(study):
