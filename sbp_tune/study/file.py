@@ -11,7 +11,8 @@ from pydantic import Field
 from sbp_tune.config import EnergyConfig, Section, check_config, validate
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
-from sbp_tune.study.space import Space, check_point, parse_space
+from sbp_tune.study.space import Space
+from sbp_tune.study.space_parser import check_point, parse_space
 
 Objective = Literal[
     "val_accuracy", "f1", "roc_auc", "precision", "recall", "val_loss", "kwh", "co2_kg", "train_time_s", "tflop"

@@ -9,7 +9,8 @@ from ray.tune.search.optuna import OptunaSearch
 from sbp_tune.config import check_config, is_meaningless
 from sbp_tune.errors import InputError
 from sbp_tune.study.domains import Options, Range
-from sbp_tune.study.space import nested, parse_space
+from sbp_tune.study.space import nested
+from sbp_tune.study.space_parser import parse_space
 
 
 def space_of(**sparsity):
