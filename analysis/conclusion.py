@@ -6,7 +6,7 @@ import math
 
 from analysis.controls import compare_with_dense, dense_curve
 from analysis.energy_bill import energy_bill_info
-from analysis.trials import devices, estimator, is_complete, metric, records
+from analysis.trials import devices, estimator, is_complete, is_dense_control, metric, records, varying_config
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_energy, readable_metric
 
@@ -61,12 +61,25 @@ def _against_dense(study: StudyResults) -> list[str]:
             f"for {readable_energy(best['kwh'])}, {100 * best['lead']:.2f} percentage points more than dense "
             f"training with at least that energy ({_percent(best['dense_accuracy'])}).",
         ]
+        if also := _differs_from_controls(study, best["trial"]):
+            sentences.append(
+                f"That trial differs from every dense control in {', '.join(also)} too, so its lead need not come from "
+                "sparsity."
+            )
     alone = int((sparse["verdict"] == "no control").sum())
     if alone:
         sentences.append(
             f"{_count(alone, 'sparse trial')} used less or more energy than any dense control and cannot be compared."
         )
     return sentences
+
+
+def _differs_from_controls(study: StudyResults, trial: int) -> list[str]:
+    """Searched keys, sparsity and epochs apart, in which no dense control has the trial's value."""
+    config, controls = varying_config(study), is_dense_control(study)
+    mine = config[study.trials["trial"] == trial].iloc[0]
+    keys = [key for key in map(str, config) if key != "epochs" and not key.startswith("sparsity.")]
+    return [key for key in keys if mine[key] not in config.loc[controls, key].tolist()]
 
 
 def _caution(study: StudyResults) -> list[str]:

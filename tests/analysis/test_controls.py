@@ -102,3 +102,12 @@ def test_conclusion_of_unfinished_studies(build):
 def test_conclusion_warns_of_mixed_devices(build):
     text = text_of(build.study(build.sparse(0.7, 2.0, device="cpu"), build.sparse(0.7, 2.0, device="T4")))
     assert "different devices (cpu, T4)" in text
+
+
+def test_a_lead_that_may_come_from_another_setting_says_so(build):
+    controls = [build.control(accuracy, kwh, optimizer__lr=0.1, epochs=kwh) for accuracy, kwh in ((0.7, 1), (0.8, 3))]
+    tuned = build.study(*controls, build.sparse(0.79, 2.0, optimizer__lr=0.3, epochs=2))
+    same = build.study(*controls, build.sparse(0.79, 2.0, optimizer__lr=0.1, epochs=2))
+    warning = "differs from every dense control in optimizer.lr too, so its lead need not come from sparsity"
+    assert warning in " ".join(conclusion(tuned))
+    assert "lies above" in " ".join(conclusion(same)) and warning not in " ".join(conclusion(same))

@@ -44,7 +44,6 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
         "sparsity.p0",
         "uniform [0.05, 1]",
         "Baseline 0: sparsity.estimator = dense, epochs = ",
-        "lr = 0.04472",
     ):
         assert part in result.output
     assert "= 4 baselines + 16 proposed" in result.output and "at a time" in result.output
