@@ -46,7 +46,7 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
         "Baseline 0: sparsity.estimator = dense, epochs = ",
     ):
         assert part in result.output
-    assert "= 4 baselines + 16 proposed" in result.output and "at a time" in result.output
+    assert "= 5 baselines + 16 proposed" in result.output and "at a time" in result.output
     assert list(tmp_path.iterdir()) == []
 
 
