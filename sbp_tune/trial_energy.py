@@ -61,13 +61,15 @@ class TrialEnergy:
     def row(self) -> dict[str, float | str | None]:
         """Columns of the results table; kWh and kg of all epochs so far, W and seconds, and the sources."""
         kwh, measured, seconds = (self._sums[name] for name in ("kwh", "measured", "seconds"))
-        country, busy = self._config.country, self._sums.get("gpu_busy")
+        place, busy = self._config.place, self._sums.get("gpu_busy")
         return {
             "kwh": kwh,
             **{f"kwh_{name}": self._sums.get(name) for name in _COMPONENTS},
             **{f"kwh_{name}_source": self._sources.get(name) for name in _COMPONENTS},
             "kwh_measured_share": measured / kwh if kwh and measured is not None else None,
-            "co2_kg": co2_kg(kwh, country, self._config.pue) if country and kwh is not None else None,
+            "co2_kg": co2_kg(kwh, pue=self._config.pue, **place)
+            if self._config.has_place and kwh is not None
+            else None,
             "mean_power_w": kwh * 3.6e6 / seconds if kwh is not None and seconds else None,
             "train_time_s": seconds,
             "epoch_time_s": self._epoch_seconds,

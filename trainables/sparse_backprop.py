@@ -29,8 +29,8 @@ class SparseBackprop(ray.tune.Trainable):
         """InputError where the data or the model that a config names cannot be used on this machine."""
         parsed = TrainConfig.model_validate(config)
         check_model(parsed.model)
-        if parsed.energy.country is not None:
-            intensity(parsed.energy.country)
+        if parsed.energy.has_place:
+            intensity(**parsed.energy.place)
         resolve_device(parsed.device)
         data = load_dataset(parsed.data)
         images = data.train.images

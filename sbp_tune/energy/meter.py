@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from sbp_tune.energy.carbon import intensity
+from sbp_tune.energy.carbon import co2_kg
 from sbp_tune.energy.devices import nvml_uuid
 from sbp_tune.energy.gpu import UPDATE_PERIOD_S, GpuEnergy
 from sbp_tune.energy.integral import Integral
@@ -40,7 +40,8 @@ SAMPLE_PERIOD_S = 1.0
 class EnergyMeter:
     """Energy of a process tree and of the GPUs it holds. Runs once; methods may be called from any thread.
 
-    country: ISO 3166 alpha-3, None for no CO2 figure; pue: applied to CO2 only; gpus: UUIDs as NVML or torch
+    country, region, cloud, cloud_region: the place, see `carbon.intensity`; without one there is no CO2 figure;
+    pue: applied to CO2 only; gpus: UUIDs as NVML or torch
     write them, none for a CPU run; cpus: cores reserved for the run, by default all that the process may use;
     the three coefficients: see `models`; pid: root of the tree, by default this process; nvml, clock: for tests.
     InputError for an impossible argument. A reading that cannot be true raises SbpTuneError, then and ever
@@ -51,6 +52,9 @@ class EnergyMeter:
         self,
         *,
         country: str | None = None,
+        region: str | None = None,
+        cloud: str | None = None,
+        cloud_region: str | None = None,
         pue: float = 1.0,
         gpus: Sequence[object] = (),
         cpus: float | None = None,
@@ -64,7 +68,10 @@ class EnergyMeter:
         cpus = _usable_cores() if cpus is None else cpus
         _check_at_least(1, pue=pue)
         _check_at_least(0, cpus=cpus, cpu_idle_w=cpu_idle_w, cpu_busy_w=cpu_busy_w, ram_w_per_gb=ram_w_per_gb)
-        self._co2_kg_per_kwh = None if country is None else pue * intensity(country)
+        place = {"country": country, "region": region, "cloud": cloud, "cloud_region": cloud_region}
+        self._co2_kg_per_kwh = (
+            co2_kg(1.0, pue=pue, **place) if any(name is not None for name in place.values()) else None
+        )
         # Where more cores are promised than there are, the idle processor is still billed only once.
         self._cores = min(cpus, os.cpu_count() or 1)
         self._cpu_idle_w = cpu_idle_w
@@ -85,6 +92,9 @@ class EnergyMeter:
         """A meter for this process with the coefficients and the place of a config."""
         return cls(
             country=config.country,
+            region=config.region,
+            cloud=config.cloud,
+            cloud_region=config.cloud_region,
             pue=config.pue,
             gpus=gpus,
             cpus=cpus,

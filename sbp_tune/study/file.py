@@ -110,8 +110,8 @@ class Study:
         for name, mode in self.file.objectives.items():
             if mode != (natural := "max" if name in _TO_MAXIMISE else "min"):
                 problems.append(f"objectives.{name}: found {mode}; a search for the worst is a mistake: {natural}")
-        if "co2_kg" in self.file.objectives and self.file.energy.country is None:
-            problems.append("objectives.co2_kg: needs energy.country")
+        if "co2_kg" in self.file.objectives and not self.file.energy.has_place:
+            problems.append("objectives.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
         if problems:
             raise InputError([f"{self.source}: {problem}" for problem in problems])
 
