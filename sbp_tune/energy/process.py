@@ -29,6 +29,7 @@ class ProcessTree:
         times = self._reader.times(pid)
         if times is None:
             raise SbpTuneError(f"process {pid} does not exist or cannot be read")
+        self._pid, self._started = pid, times.started
         self._members = {pid: _Member(times, 0.0)}  # parents before their children
         self._lost = 0.0
 
@@ -41,6 +42,13 @@ class ProcessTree:
         self._members = {pid: _Member(times, owed.get(pid, 0.0)) for pid, times in seen.items()}
         used = sum(member.times.own + member.times.reaped + member.owed for member in self._members.values())
         return used + self._lost
+
+    def alive(self) -> bool:
+        """Whether the root still runs, or is stopped (SIGSTOP); not when it has ended, even if nobody has reaped it,
+        nor when its pid is another process's by now.
+        """
+        times = self._reader.times(self._pid)
+        return times is not None and times.started == self._started and not times.ended
 
     def memory_gb(self) -> float:
         """Resident memory of the processes found by the last `cpu_seconds`, GB (1e9 bytes).

@@ -18,6 +18,7 @@ class ProcessTimes:
     parent: int
     own: float
     reaped: float
+    ended: bool = False  # a zombie: it waits for its parent to take its times
 
 
 class ProcessReader(Protocol):
@@ -55,7 +56,8 @@ class ProcFs:
             return None
         field = text[text.rindex(b")") + 2 :].split()  # the name before it may hold blanks and brackets
         utime, stime, cutime, cstime = (int(ticks) / self._tick for ticks in field[11:15])
-        return ProcessTimes(float(field[19]), int(field[1]), utime + stime, cutime + cstime)
+        ended = field[0] in (b"Z", b"X", b"x")
+        return ProcessTimes(float(field[19]), int(field[1]), utime + stime, cutime + cstime, ended)
 
     def children(self, pid: int) -> list[int]:
         try:
@@ -85,7 +87,8 @@ class Psutil:
             process = psutil.Process(pid)
             cpu = process.cpu_times()
             reaped = getattr(cpu, "children_user", 0.0) + getattr(cpu, "children_system", 0.0)
-            return ProcessTimes(process.create_time(), process.ppid(), cpu.user + cpu.system, reaped)
+            ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            return ProcessTimes(process.create_time(), process.ppid(), cpu.user + cpu.system, reaped, ended)
         except psutil.Error:
             return None
 
