@@ -56,9 +56,9 @@ class GpuEnergy:
         self.source = energy_source(uuid, nvml)
         self._nvml = nvml
         self._start = now
+        self._counter_start = 0.0
         if self.source == "none":
             return
-        self._counter_start = 0.0
         if self.source == "counter":
             self._counter_start = self._counter()
         else:
