@@ -64,11 +64,14 @@ def test_the_memory_mapped_interface_alone_will_do(rapl, clock):
 def test_dies_that_mirror_their_package_count_once(rapl, clock):
     for number in range(4):
         rapl.zone(f"intel-rapl:{number}", f"package-{number // 2}-die-{number % 2}", uj=7_000_000 + number // 2)
+        rapl.zone(f"intel-rapl:{number}:0", "dram")
     counter = Rapl(clock(), rapl.root)
     clock.advance(1)
     for number in range(4):
         rapl.use(f"intel-rapl:{number}", 90)
+        rapl.use(f"intel-rapl:{number}:0", 9)
     assert counter.joules("cpu", clock()) == pytest.approx(180)
+    assert counter.joules("dram", clock()) == pytest.approx(18)  # the memory behind a mirror is one as well
     assert counter.parts["cpu"].name == "RAPL package-0-die-0, package-1-die-0"
 
 
