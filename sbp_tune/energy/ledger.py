@@ -142,16 +142,17 @@ class LedgerWriter:
         self._size += len(line)
 
 
-def read_ledger(folder: Path | str, damage: list[Damage] | None = None) -> Iterator[Record]:
-    """All records in a folder, node after node, in the order written; each node's begin with an Inventory.
+def read_ledger(folder: Path | str, damage: list[Damage] | None = None, node: str | None = None) -> Iterator[Record]:
+    """All records in a folder, or those of one node, in the order written; each node's begin with an Inventory.
 
     A torn last line is passed over: whoever wrote it died. All else that cannot be read or is missing (damaged
     lines, segments not copied) is added to `damage`, with a Gap among the records in its place; without such a list
     the first one raises SbpTuneError. Safe beside a writer; the file may end anywhere.
     """
     segments = _segments(Path(folder))
-    for node in sorted(segments):
-        yield from _NodeReader(damage).records([segments[node][number] for number in sorted(segments[node])])
+    for name in sorted(segments) if node is None else [node]:
+        paths = segments.get(name, {})
+        yield from _NodeReader(damage).records([paths[number] for number in sorted(paths)])
 
 
 class _NodeReader:

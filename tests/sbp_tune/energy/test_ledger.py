@@ -249,6 +249,8 @@ def test_nodes_are_read_one_after_the_other(tmp_path):
     found = list(read_ledger(tmp_path))
     assert [record.node for record in found if isinstance(record, Inventory)] == ["alpha-0001", "beta"]
     assert seconds(found) == [11, 12, 13, 1, 2, 3]
+    assert seconds(read_ledger(tmp_path, node="beta")) == [1, 2, 3]
+    assert list(read_ledger(tmp_path, node="alpha")) == []
 
 
 def test_an_inventory_that_changed_begins_the_segments_after_it(tmp_path):
