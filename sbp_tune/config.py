@@ -38,6 +38,9 @@ class DataConfig(Section):
     root: str | None = Field(None, description="folder of the data; needed by all but digits")
     batch_size: int = Field(128, ge=1, description="images per optimizer step")
     image_size: int | None = Field(None, ge=8, le=1024, description="pixels per side after resizing; none: as stored")
+    classes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), strict=False, description="only these classes, by name, in this order; none: all"
+    )
     subset: int | None = Field(None, ge=2, description="training images to use, drawn stratified by class; none: all")
     val_fraction: float = Field(0.2, gt=0, lt=1, description="part of the images held out where no split is given")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="part held out for the test where no split is given")
@@ -50,13 +53,16 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Which network. The number of classes and of input channels follows from the data."""
 
-    name: str = Field("small_cnn", min_length=1, description="small_cnn, a torchvision classifier, or module:Class")
+    name: str = Field(
+        "small_cnn", min_length=1, description="small_cnn, small_resnet, a torchvision classifier, or module:Class"
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of the model")
     stem: Literal["imagenet", "cifar"] = Field("imagenet", description="cifar: first layers keep the resolution")
     init: Literal["default", "he"] = Field(
         "default", description="he: He normal, fan-out, for all conv and linear layers"
     )
     pretrained: bool = Field(False, description="torchvision's default weights; may use the network")
+    weights: str | None = Field(None, description="file to start from: model.pt of an earlier run; its head may differ")
 
 
 class OptimizerConfig(Section):
@@ -73,9 +79,10 @@ class OptimizerConfig(Section):
 
 
 class LrScheduleConfig(Section):
-    """Learning rate over the epochs, stepped once an epoch."""
+    """Learning rate over the epochs."""
 
     name: Literal["constant", "cosine", "step"] = "cosine"
+    per: Literal["epoch", "step"] = Field("epoch", description="how often it changes")
     warmup_epochs: int = Field(0, ge=0, description="epochs of linear increase to the peak")
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.5, 0.75), description="step only: fractions of the epochs", strict=False

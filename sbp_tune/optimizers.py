@@ -21,17 +21,20 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     return adam(parameters, betas=config.betas, **common)
 
 
-def lr_factor(config: LrScheduleConfig, epoch: int, epochs: int) -> float:
+def lr_factor(config: LrScheduleConfig, epoch: int, epochs: int, step: int = 0, steps: int = 1) -> float:
     """Factor on the peak learning rate in an epoch (from 0) of `epochs`; never 0, so that no epoch is idle.
 
-    Warm-up rises linearly and reaches the peak after `warmup_epochs`; cosine then falls over the
-    epochs that are left (SGDR, equation 5), step multiplies by gamma at each milestone.
+    step: the step (from 0) of the epoch's `steps`, for a schedule that changes with each. Warm-up rises
+    linearly and reaches the peak after `warmup_epochs`; cosine then falls over the epochs that are left
+    (SGDR, equation 5), step multiplies by gamma at each milestone.
     """
-    if epoch < config.warmup_epochs:
-        return (epoch + 1) / (config.warmup_epochs + 1)
+    if config.per == "epoch":
+        step, steps = 0, 1
+    at, end, warmup = epoch * steps + step, epochs * steps, config.warmup_epochs * steps
+    if at < warmup:
+        return (at + 1) / (warmup + 1)
     if config.name == "cosine":
-        position = (epoch - config.warmup_epochs) / (epochs - config.warmup_epochs)
-        return (1 + math.cos(math.pi * position)) / 2
+        return (1 + math.cos(math.pi * (at - warmup) / (end - warmup))) / 2
     if config.name == "step":
-        return float(config.gamma ** sum(epoch >= milestone * epochs for milestone in config.milestones))
+        return float(config.gamma ** sum(at >= milestone * end for milestone in config.milestones))
     return 1.0

@@ -68,16 +68,18 @@ class Training:
         """Name of the GPU, or `cpu`."""
         return torch.cuda.get_device_name(self.device) if self._on_gpu else "cpu"
 
-    def run_epoch(self) -> dict[str, Any]:
+    def run_epoch(self, validate: bool = True) -> dict[str, Any]:
         """Trains and validates one epoch; its row, with energies and times summed over all epochs so far.
 
+        validate: False leaves out what only watches: the row then has no metric of the validation split, and a
+        config with early stopping validates anyway.
         After an epoch whose loss was no longer a number, SbpTuneError: its row, with what it cost, came first.
         """
         if self._diverged:
             raise SbpTuneError(f"diverged: the training loss was no longer a number in epoch {self.epoch}")
         with self._energy.epoch():
             loss, lr = self._train()
-            validation = self.evaluate(self.data.val)
+            validation = self.evaluate(self.data.val) if validate or self.config.early_stopping else {}
         self.epoch += 1
         self._diverged = not math.isfinite(loss)
         self.finished = not self._diverged and (self.epoch >= self.config.epochs or self._stops_early(validation))
@@ -143,21 +145,21 @@ class Training:
         self.sparsity.remove()
 
     def _train(self) -> tuple[float, float]:
-        """One pass over the training images; mean loss and the learning rate of the epoch."""
+        """One pass over the training images; mean loss and the learning rate of the last step."""
         config, images, labels = self.config, self.data.train.images, self.data.train.labels
         seed = self._reseed("epoch")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         augmenting = torch.Generator(self.device).manual_seed(seed)
-        lr = config.optimizer.lr * lr_factor(config.lr_schedule, self.epoch, config.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         batches = list(order.split(config.data.batch_size))
         if len(batches) > 1 and len(batches[-1]) == 1:
             batches.pop()  # what is left over: batch normalisation has no variance of one image
         self.sparsity.start_epoch(self.epoch, config.epochs, steps=len(batches))
         self.model.train()
         total, count = torch.zeros((), device=self.device), 0
-        for whole in batches:
+        for step, whole in enumerate(batches):
+            lr = config.optimizer.lr * lr_factor(config.lr_schedule, self.epoch, config.epochs, step, len(batches))
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
             batch = whole[self.sparsity.select(whole)]
             x = augment(self._inputs(images[batch]), config.data.augment, augmenting)
             y = labels[batch].to(self.device)

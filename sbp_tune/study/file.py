@@ -19,6 +19,7 @@ Objective = Literal[
 ]
 
 
+_PATHS = ("data.root", "model.weights")
 _TO_MAXIMISE = ("val_accuracy", "f1", "roc_auc", "precision", "recall")
 
 
@@ -66,7 +67,7 @@ class Study:
     """A validated study file with its compiled space and the points of its baselines and grid."""
 
     def __init__(self, document: Any, source: str) -> None:
-        self.file = validate(StudyFile, _with_absolute_roots(document), source)
+        self.file = validate(StudyFile, _with_absolute_paths(document), source)
         self.source = source
         if "energy" in self.file.config:
             raise InputError(f"{source}: config.energy: belongs at the top level (energy:), the same for all trials")
@@ -173,22 +174,23 @@ def _index(node: list[Any], part: str, source: str) -> int:
     return int(part)
 
 
-def _with_absolute_roots(node: Any, in_data: bool = False) -> Any:
-    """Every `data.root` absolute: trials run in folders of their own, and `resume` perhaps from elsewhere."""
+def _with_absolute_paths(node: Any, section: str = "") -> Any:
+    """Every path of a config absolute: trials run in folders of their own, and `resume` perhaps from elsewhere."""
     if isinstance(node, list):
-        return [_with_absolute_roots(item, in_data) for item in node]
+        return [_with_absolute_paths(item, section) for item in node]
     if not isinstance(node, dict):
         return node
-    result = {}
-    for key, value in node.items():
-        is_root = key == "data.root" or (in_data and key == "root")
-        result[key] = _absolute(value) if is_root else _with_absolute_roots(value, in_data or key == "data")
-    return result
+    return {
+        key: _absolute(value)
+        if key in _PATHS or f"{section}.{key}" in _PATHS
+        else _with_absolute_paths(value, section if key in ("choice", "grid") else key)
+        for key, value in node.items()
+    }
 
 
-def _absolute(root: Any) -> Any:
-    if isinstance(root, str):
-        return str(Path(root).expanduser().absolute())
-    if isinstance(root, dict):  # a domain
-        return {kind: [_absolute(option) for option in v] if isinstance(v, list) else v for kind, v in root.items()}
-    return root
+def _absolute(path: Any) -> Any:
+    if isinstance(path, str):
+        return str(Path(path).expanduser().absolute())
+    if isinstance(path, dict):  # a domain
+        return {kind: [_absolute(option) for option in v] if isinstance(v, list) else v for kind, v in path.items()}
+    return path

@@ -54,7 +54,7 @@ class ImageData:
 
 
 def load_dataset(config: DataConfig) -> ImageData:
-    """The data set `config.name`, split and cut to `config.subset` training images.
+    """The data set `config.name`, split, with `config.classes` alone, cut to `config.subset` training images.
 
     The last result stays in the process, so a Ray actor that runs trial after trial loads once; files that
     change in the meantime are not noticed. InputError where the data are missing or cannot be used.
@@ -65,10 +65,28 @@ def load_dataset(config: DataConfig) -> ImageData:
 @lru_cache(maxsize=1)
 def _load(config: DataConfig) -> ImageData:
     data: ImageData = importlib.import_module(f"sbp_tune.vision.datasets.{config.name}").load(config)
+    if config.classes:
+        data = _only_classes(data, config.classes)
     if config.subset is None:
         return data
     chosen = stratified_subset(data.train.labels.numpy(), config.subset, config.split_seed)
     return image_data(data.train.select(torch.from_numpy(chosen)), data.val, data.test, data.classes)
+
+
+def _only_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
+    """The images of these classes, labelled by their place; InputError for an unknown or repeated one, or one alone."""
+    if unknown := [name for name in classes if name not in data.classes]:
+        raise InputError(f"data.classes: found {', '.join(unknown)}; allowed: {', '.join(data.classes)}")
+    if len(set(classes)) < max(2, len(classes)):
+        raise InputError(f"data.classes: found {', '.join(classes)}; needs two or more, each once")
+    place = torch.full((data.num_classes,), -1)
+    place[[data.classes.index(name) for name in classes]] = torch.arange(len(classes))
+
+    def only(split: Split) -> Split:
+        labels = place[split.labels]
+        return Split(split.images[labels >= 0], labels[labels >= 0])
+
+    return image_data(only(data.train), only(data.val), only(data.test), classes)
 
 
 def image_data(train: Split, val: Split, test: Split, classes: tuple[str, ...]) -> ImageData:

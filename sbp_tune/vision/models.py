@@ -1,4 +1,4 @@
-"""Networks by name: small_cnn, torchvision's classifiers, or the user's own module:Class."""
+"""Networks by name: our two small ones, torchvision's classifiers, or the user's own module:Class."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from torch import Tensor, nn
 from sbp_tune.config import ModelConfig
 from sbp_tune.errors import InputError
 from sbp_tune.vision.small_cnn import SmallCNN
+from sbp_tune.vision.small_resnet import SmallResNet
 from sbp_tune.vision.stem import check_cifar_stem
 from sbp_tune.vision.torchvision_models import build_torchvision, torchvision_names
+from sbp_tune.vision.weights import load_weights
+
+_OWN: dict[str, type[nn.Module]] = {"small_cnn": SmallCNN, "small_resnet": SmallResNet}
 
 
 def check_model(config: ModelConfig) -> None:
     """InputError for an unknown name, or options that the network cannot have; builds nothing."""
-    own = config.name == "small_cnn" or ":" in config.name
+    own = config.name in _OWN or ":" in config.name
     if ":" in config.name:
         _user_class(config.name)
     elif not own and config.name not in torchvision_names():
-        close = difflib.get_close_matches(config.name, ["small_cnn", *torchvision_names()])
+        close = difflib.get_close_matches(config.name, [*_OWN, *torchvision_names()])
         hint = f" (did you mean {', '.join(close)}?)" if close else ""
         raise InputError(
-            f"model.name: found {config.name!r}; allowed: small_cnn, a torchvision classifier, module:Class{hint}"
+            f"model.name: found {config.name!r}; allowed: {', '.join(_OWN)}, a torchvision classifier, "
+            f"module:Class{hint}"
         )
     if config.stem == "cifar":
         check_cifar_stem(config.name)
     if config.pretrained and own:
         raise InputError(f"model.pretrained: {config.name} has no pretrained weights; torchvision classifiers have")
-    if config.pretrained and config.init == "he":
+    if config.pretrained and config.weights:
+        raise InputError("model.weights: found with pretrained; leave out one of the two")
+    if config.init == "he" and (config.pretrained or config.weights):
         raise InputError("model.init: he would overwrite the pretrained weights; leave out one of the two")
 
 
@@ -49,6 +56,8 @@ def build_model(config: ModelConfig, num_classes: int, channels: int, image_size
         ) from error
     if config.init == "he":
         he_init(model)
+    if config.weights:
+        load_weights(model, config.weights, num_classes)
     _check_forward(model, config.name, num_classes, channels, image_size)
     return model
 
@@ -63,8 +72,8 @@ def he_init(model: nn.Module) -> None:
 
 
 def _construct(config: ModelConfig, num_classes: int, channels: int, image_size: int) -> nn.Module:
-    if config.name == "small_cnn":
-        return SmallCNN(num_classes, channels, **config.args)
+    if config.name in _OWN:
+        return _OWN[config.name](num_classes, channels, **config.args)
     if ":" not in config.name:
         return build_torchvision(config, num_classes, channels, image_size)
     return _user_class(config.name)(num_classes=num_classes, **config.args)

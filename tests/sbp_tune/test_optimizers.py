@@ -44,3 +44,11 @@ def test_steps_at_half_and_three_quarters_as_the_second_paper():
 def test_warm_up_rises_to_the_peak():
     assert factors(5, name="constant", warmup_epochs=3) == pytest.approx([0.25, 0.5, 0.75, 1, 1])
     assert factors(6, name="cosine", warmup_epochs=2)[2] == 1
+
+
+def test_per_step_it_falls_within_the_epoch_and_per_epoch_it_does_not():
+    each_step = LrScheduleConfig(per="step", warmup_epochs=1)
+    found = [lr_factor(each_step, epoch, 3, step, 4) for epoch in range(3) for step in range(4)]
+    assert found[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8]) and found[4] == 1
+    assert found[4:] == sorted(found[4:], reverse=True) and 0 < found[-1] < 0.05
+    assert lr_factor(LrScheduleConfig(), 1, 3, 3, 4) == lr_factor(LrScheduleConfig(), 1, 3)

@@ -183,3 +183,13 @@ def test_a_run_with_any_estimator_repeats_and_resumes_bit_for_bit(estimator):
 def test_branch_drop_says_that_a_network_has_no_branches():
     with pytest.raises(InputError, match="branch"):
         Training(config_of(sparsity={"estimator": "branch_drop", "p0": 0.5}))
+
+
+def test_an_epoch_without_validation_trains_the_same() -> None:
+    config = TrainConfig(epochs=2, data={"subset": 64}, model={"args": {"width": 4}})
+    watched, quick = Training(config), Training(config)
+    rows = [watched.run_epoch(), watched.run_epoch()]
+    bare = [quick.run_epoch(validate=False), quick.run_epoch()]
+    watched.close(), quick.close()
+    assert "val_accuracy" not in bare[0] and [row["loss"] for row in bare] == [row["loss"] for row in rows]
+    assert bare[1]["val_accuracy"] == rows[1]["val_accuracy"]

@@ -124,6 +124,12 @@ def test_a_relative_root_means_the_place_where_the_study_was_started(study_text,
         for again in (study, Study(study.document, "study.yaml")):
             assert again.train_config(again.space.point({}))["data"]["root"] == str(tmp_path / "photos")
         monkeypatch.chdir(tmp_path)
+    study = load_study_file("demo.yaml", ["config.model={choice: [{weights: a.pt}, {args: {weights: b.pt}}]}"])
+    models = next(parameter for parameter in study.space.parameters if parameter.key == "model")
+    assert models.domain.samples() == [
+        {"weights": str(tmp_path / "a.pt")},
+        {"args": {"weights": "b.pt"}},
+    ]
     baseline = "baselines=[{sparsity.estimator: dense, data.root: more, data: {name: image_folder}}]"
     study = load_study_file("demo.yaml", [baseline])
     assert study.baselines[0]["data.root"] == str(tmp_path / "more")

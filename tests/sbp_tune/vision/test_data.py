@@ -66,3 +66,19 @@ def test_resizing_keeps_the_mean_and_does_nothing_unasked() -> None:
     assert resized(images, None) is images
     smaller = resized(images, 8)
     assert smaller.shape == (2, 3, 8, 8) and smaller.dtype == torch.uint8 and (smaller == 90).all()
+
+
+def test_chosen_classes_are_relabelled_by_their_place() -> None:
+    whole = load_dataset(DataConfig(name="digits"))
+    some = load_dataset(DataConfig(name="digits", classes=("7", "3"), subset=40))
+    assert some.classes == ("7", "3") and len(some.train) == 40
+    assert some.train.labels.bincount().tolist() == [20, 20]
+    sevens = whole.test.images[whole.test.labels == 7]
+    assert torch.equal(some.test.images[some.test.labels == 0], sevens)
+    assert len(some.test) == int((whole.test.labels == 7).sum() + (whole.test.labels == 3).sum())
+
+
+@pytest.mark.parametrize("classes", [("7", "x"), ("7",), ("7", "7")])
+def test_impossible_classes_are_refused(classes: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=r"data.classes: found .*(allowed: 0, 1|needs two or more)"):
+        load_dataset(DataConfig(name="digits", classes=classes))

@@ -16,6 +16,7 @@ from sbp_tune.vision.torchvision_models import torchvision_names
 
 ONE_OF_EACH_FAMILY = [
     "small_cnn",
+    "small_resnet",
     "convnext_tiny",
     "densenet121",
     "efficientnet_b0",
@@ -95,7 +96,7 @@ def test_same_seed_gives_same_weights_and_the_check_draws_nothing(name: str, ini
 
 
 def test_check_accepts_all_shipped_names() -> None:
-    for name in ["small_cnn", *torchvision_names()]:
+    for name in ["small_cnn", "small_resnet", *torchvision_names()]:
         check_model(ModelConfig(name=name))
     assert "resnet50" in torchvision_names() and "raft_small" not in torchvision_names()
 
