@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.energy.carbon import intensity
+from sbp_tune.energy.node_actor import NodeLease
 from sbp_tune.training import Training, resolve_device
 from sbp_tune.vision import build_model, check_model, load_dataset
 
@@ -37,9 +39,11 @@ class SparseBackprop(ray.tune.Trainable):
         build_model(parsed.model, data.num_classes, images.shape[1], images.shape[-1])  # too small an image, say
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Takes a config, and perhaps `resume_from`: checkpoints of an earlier attempt, newest first.
+        """Takes a config, and beside it perhaps what a study adds to it.
 
-        Built when first used: an exception in an actor's creation reaches Ray's driver as text only.
+        resume_from: checkpoints of an earlier attempt, newest first; lease: by which the node's meter knows the
+        trial, a mapping of folder, trial and attempt. Built when first used: an exception in an actor's creation
+        reaches Ray's driver as text only.
         """
         self._given = config
 
@@ -47,15 +51,20 @@ class SparseBackprop(ray.tune.Trainable):
     def training(self) -> Training:
         """The run of this trial."""
         if self._training is None:
-            config = {key: value for key, value in self._given.items() if key != "resume_from"}
-            self._training = Training(TrainConfig.model_validate(config))
+            given = {key: value for key, value in self._given.items() if key not in ("resume_from", "lease")}
+            config = TrainConfig.model_validate(given)
+            self._training = Training(config, self._lease(config) if "lease" in self._given else None)
             state = self._newest(self._given.get("resume_from", []))
             if state is not None:
                 self._training.load_state_dict(state)
         return self._training
 
     def step(self) -> dict[str, Any]:
-        row = self.training.run_epoch()
+        try:
+            row = self.training.run_epoch()
+        except BaseException:
+            self.training.close("failed")
+            raise
         return row | {"done": self.training.finished}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -77,6 +86,18 @@ class SparseBackprop(ray.tune.Trainable):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _lease(self, config: TrainConfig) -> Callable[[list[str]], NodeLease]:
+        """Metering by the node's meter: several trials share the machine."""
+        lease, bundle = self._given["lease"], self.trial_resources.bundles[0] if self.trial_resources else {}
+        fraction = min(1.0, bundle.get("GPU", 1.0)) or 1.0
+        cpus = bundle.get("CPU", config.cpu_threads or 1)
+
+        def meter(gpus: list[str]) -> NodeLease:
+            shares = dict.fromkeys(gpus, fraction)
+            return NodeLease(Path(lease["folder"]), lease["trial"], lease["attempt"], config.energy, shares, cpus)
+
+        return meter
 
     def _read(self, checkpoint: str) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(

@@ -75,6 +75,15 @@ class Attribution:
         """Leases that have not ended: those a restarted meter has to go on with."""
         return [lease for node in self._nodes.values() for lease in node.leases.living()]
 
+    def attempt(self, lease: str) -> AttemptBill:
+        """The bill of one lease so far; SbpTuneError for one that is not known."""
+        if self._failure is not None:
+            raise self._failure
+        for node in self._nodes.values():
+            if lease in node.leases.states:
+                return node.leases.states[lease].line(node.inventory, node.last.time if node.last else 0.0)
+        raise SbpTuneError(f"lease {lease} is not in the ledger")
+
     def _add(self, record: Record) -> None:
         if isinstance(record, Inventory):
             self._enter(record)

@@ -19,6 +19,7 @@ from sbp_tune.errors import InputError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
+from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.lock import only_writer
 from sbp_tune.study.placement import ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine, load_trainable
@@ -98,6 +99,7 @@ def _exists(path: Path) -> InputError:
 def _run(study: Study, path: Path, concurrent: int) -> Ending:
     import ray.tune
 
+    from sbp_tune.energy.node_actor import NodeLease, stop_meters
     from sbp_tune.study.budget import KwhBudget
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.recorder import Recorder
@@ -113,6 +115,7 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
         signal.raise_signal(signal.SIGUSR1)
 
+    lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
     recorder, progress = Recorder(path, on_bad_input=interrupt), Progress(path, study.total_trials)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(load_trainable(file.trainable), {"cpu": file.resources.cpu, "gpu": file.resources.gpu}),
@@ -135,7 +138,12 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
         ),
     )
     with _signals(interrupt):
-        tuner.fit()
+        lease.start()
+        try:
+            tuner.fit()
+        finally:
+            lease.stop("stopped" if interrupted else "finished")
+            stop_meters(ledger_folder(path))
     progress.close()
     if recorder.bad_input:
         raise InputError(

@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 
 from sbp_tune.errors import InputError
 from sbp_tune.study.file import Study
+from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
 
 
@@ -33,7 +34,10 @@ class OptunaSearcher(Searcher):
         self._mine: set[str] = set()  # Ray's ids of the attempts that this searcher started
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The complete config of the next attempt; FINISHED when all trials are proposed."""
+        """The complete config of the next attempt, with its `lease`, and `resume_from` if there are checkpoints.
+
+        FINISHED when all trials are proposed.
+        """
         config = None
         while config is None:
             started = _started(self._optuna)
@@ -48,7 +52,9 @@ class OptunaSearcher(Searcher):
         checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])
         self._mine.add(trial_id)
-        return config if not checkpoints else {**config, "resume_from": checkpoints}
+        folder = ledger_folder(self._path)
+        lease = {"folder": str(folder.resolve()), "trial": str(number), "attempt": len(before)}
+        return {**config, "lease": lease, **({"resume_from": checkpoints} if checkpoints else {})}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing to learn before a trial has ended: Optuna takes no intermediate values of several objectives."""
