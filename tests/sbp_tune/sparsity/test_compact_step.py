@@ -35,7 +35,7 @@ def test_selected_rows_step_as_alone_and_the_others_stay(make, selection, rows):
     for _ in range(3):
         weight.grad = torch.randn(5, 3)
         alone.grad = weight.grad[rows].clone()
-        compact.select(optimizer, {weight: selection})
+        compact.select([optimizer], {weight: selection})
         optimizer.step()
         theirs.step()
     torch.testing.assert_close(weight.detach()[rows], alone.detach())
@@ -117,13 +117,13 @@ def test_a_step_that_fails_or_is_skipped_leaves_the_optimizer_whole():
     optimizer, compact = torch.optim.SGD([weight], lr=0.1), CompactStep()
     before = weight.detach().clone()
     weight.grad = torch.ones(4, 2)
-    compact.select(optimizer, {weight: Rows(Part(((0, 1),)))})  # a scaler skips this step
-    compact.select(optimizer, {weight: Rows(Part(((1, 2),)))})
+    compact.select([optimizer], {weight: Rows(Part(((0, 1),)))})  # a scaler skips this step
+    compact.select([optimizer], {weight: Rows(Part(((1, 2),)))})
     optimizer.param_groups[0]["lr"] = None
     with pytest.raises(TypeError):
         optimizer.step()
     optimizer.param_groups[0]["lr"] = 0.1
-    compact.select(optimizer, {weight: Rows(Part(((1, 2),)))})
+    compact.select([optimizer], {weight: Rows(Part(((1, 2),)))})
     optimizer.step()
     assert optimizer.param_groups[0]["params"] == [weight]
     assert (weight != before).any(1).tolist() == [False, True, False, False]
