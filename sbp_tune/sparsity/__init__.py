@@ -24,6 +24,9 @@ checkpointing works; the three estimators just named need `use_reentrant=False`.
 convolutions and layers with a forward of their own stay dense where the estimator needs a layer's two products;
 `mask` takes all of them that have a weight of their own, `branch_drop` and `prefix` all. `handle.dense_layers`
 lists them. A model takes one handle at a time; copies and pickles of it are ordinary dense models.
+torch's fused SGD wants the momentum of all weights to begin in the same step, as with `layer` and `branch_drop` it
+does not: take `foreach`. Optimizers with factored or blockwise state (Adafactor, 8-bit) need `state: zero_grad` where
+weights are selected in part; `optimizer.step(closure)` with `before_step` in the closure needs it too.
 DistributedDataParallel: the same seed on all ranks and, where weights or branches are skipped,
 `find_unused_parameters=True`; sparsify the model before wrapping it. DataParallel does not work.
 """
