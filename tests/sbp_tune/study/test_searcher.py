@@ -48,7 +48,8 @@ def test_baselines_come_first_then_exactly_so_many_proposals(start, sampler):
     assert [config["sparsity"]["estimator"] for config in configs[:3]] == ["dense", "dense", "mask"]
     assert [config["epochs"] for config in configs[:2]] == [8, 2]
     assert configs[0]["optimizer"]["lr"] == pytest.approx(0.1) and configs[1]["optimizer"]["lr"] == 0.5
-    for config in configs:
+    for number, config in enumerate(configs):
+        assert config.pop("lease") == {"folder": str(path / "energy"), "trial": str(number), "attempt": 0}
         assert TrainConfig.model_validate(config).model_dump(mode="json") == config  # complete
     assert states(path) == [TrialState.COMPLETE] * 8
 
@@ -114,8 +115,9 @@ def test_what_a_crash_left_unfinished_is_the_first_to_run_again(start):
         (path / "ray" / "cut" / checkpoint).mkdir(parents=True)
     again = OptunaSearcher(study, path)
     checkpoints = [str(path / "ray" / "cut" / name) for name in ("checkpoint_000001", "checkpoint_000000")]
-    assert again.suggest("cut-2") == {**configs["cut"], "resume_from": checkpoints}
-    assert again.suggest("begun-2") == configs["begun"]  # no checkpoint yet
+    second = {name: {**config, "lease": {**config["lease"], "attempt": 1}} for name, config in configs.items()}
+    assert again.suggest("cut-2") == {**second["cut"], "resume_from": checkpoints}
+    assert again.suggest("begun-2") == second["begun"]  # no checkpoint yet
     assert number_of(open_study(path), "cut-2") == number_of(open_study(path), "cut") == 1
     for name in ("cut-2", "begun-2"):
         again.on_trial_complete(name, DONE)
