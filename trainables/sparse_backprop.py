@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import pickle
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from sbp_tune.energy.carbon import intensity
 from sbp_tune.energy.node_actor import NodeLease
 from sbp_tune.training import Training, resolve_device
 from sbp_tune.vision import build_model, check_model, load_dataset
+from trainables.checkpoints import newest_whole
 
 _CHECKPOINT = "training.pt"
 
@@ -54,7 +53,7 @@ class SparseBackprop(ray.tune.Trainable):
             given = {key: value for key, value in self._given.items() if key not in ("resume_from", "lease")}
             config = TrainConfig.model_validate(given)
             self._training = Training(config, self._lease(config) if "lease" in self._given else None)
-            state = self._newest(self._given.get("resume_from", []))
+            state = newest_whole(self._given.get("resume_from", []), self._read)
             if state is not None:
                 self._training.load_state_dict(state)
         return self._training
@@ -104,12 +103,3 @@ class SparseBackprop(ray.tune.Trainable):
             Path(checkpoint, _CHECKPOINT), weights_only=True, map_location=self.training.device
         )
         return state
-
-    def _newest(self, checkpoints: list[str]) -> dict[str, Any] | None:
-        for checkpoint in checkpoints:
-            try:
-                return self._read(checkpoint)
-            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-                # A crash can cut a checkpoint short while it is written; the one before it is whole.
-                warnings.warn(f"{checkpoint} cannot be read, going on from an older one: {error}", stacklevel=2)
-        return None
