@@ -27,19 +27,27 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each attempt by Ray's trial id, in the order in which they came. A line cut by a crash is skipped."""
-    rows: dict[str, list[dict[str, Any]]] = {}
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All rows of all attempts, in the order in which they came. A line cut by a crash is skipped."""
     file = path / _FILE
     if not file.is_file():
-        return rows
+        return []
+    rows = []
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
         if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-            rows.setdefault(str(row.get("trial_id")), []).append(row)
+            rows.append(row)
+    return rows
+
+
+def read_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each attempt by Ray's trial id, in the order in which they came."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in read_log(path):
+        rows.setdefault(str(row.get("trial_id")), []).append(row)
     return rows
 
 

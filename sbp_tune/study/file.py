@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sbp_tune.config import EnergyConfig, Section, check_config, validate
+from sbp_tune.config import EnergyConfig, Section, TrainConfig, check_config, validate
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
 from sbp_tune.study.space import Space
 from sbp_tune.study.space_parser import check_point, parse_space
+from sbp_tune.study.stopping import scheduler_problems
 
 Objective = Literal[
     "val_accuracy", "f1", "roc_auc", "precision", "recall", "val_loss", "kwh", "co2_kg", "train_time_s", "tflop"
@@ -31,7 +32,17 @@ class SearchConfig(Section):
         32, ge=1, le=100_000, description="proposed trials (for each point of a grid), without baselines"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
-    scheduler: Literal["none"] = Field("none", description="none: every trial trains to its end")
+    scheduler: Literal["none", "moasha", "asha"] = Field(
+        "none",
+        description="what stops hopeless trials early; moasha: behind in all objectives; asha: in quality alone; "
+        "baselines always train to their end",
+    )
+    grace_period: int = Field(1, ge=1, description="epochs before a trial may be stopped")
+    reduction_factor: float = Field(
+        3.0, ge=1.1, le=100, description="1 of so many goes on at a rung; the next rung is as many times later"
+    )
+    brackets: int = Field(1, ge=1, description="groups of trials, each with a later first rung than the one before")
+    rank: Literal["epsnet", "crowding"] = Field("epsnet", description="moasha only: who is ahead within a front")
     concurrent: int | None = Field(None, ge=1, description="trials at a time; none: as many as the machines hold")
 
 
@@ -92,6 +103,13 @@ class Study:
         """All trials, baselines included."""
         return self.proposed_trials + len(self.baselines)
 
+    @property
+    def longest_training(self) -> int:
+        """Epochs of the longest trial that the search can propose."""
+        fixed = self.space.constants.get("epochs", TrainConfig.model_fields["epochs"].default)
+        searched = [parameter.domain.samples() for parameter in self.space.parameters if parameter.key == "epochs"]
+        return int(max(searched[0])) if searched else int(fixed)
+
     def train_config(self, values: dict[str, Any]) -> dict[str, Any]:
         """The complete config of a trial at a point of the space, plain data."""
         config = self.space.config(values)
@@ -113,6 +131,7 @@ class Study:
                 problems.append(f"objectives.{name}: found {mode}; a search for the worst is a mistake: {natural}")
         if "co2_kg" in self.file.objectives and not self.file.energy.has_place:
             problems.append("objectives.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
+        problems += scheduler_problems(search, self.objectives, self.longest_training)
         if problems:
             raise InputError([f"{self.source}: {problem}" for problem in problems])
 

@@ -61,7 +61,7 @@ def resume(path: Path, address: str | None = None) -> Ending:
             raise InputError(f"{path}: not a study directory: it has no {needed}")
     study = load_study_file(path / "study.yaml")
     with only_writer(path):
-        _settle_fully_trained(study, path)
+        _settle_ended(study, path)
         ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
         if ended >= study.total_trials:
             raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
@@ -103,6 +103,7 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
     from sbp_tune.study.budget import KwhBudget
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.recorder import Recorder
+    from sbp_tune.study.scheduler import make_scheduler
     from sbp_tune.study.searcher import OptunaSearcher
 
     file, interrupted = study.file, False
@@ -121,6 +122,7 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
         ray.tune.with_resources(load_trainable(file.trainable), {"cpu": file.resources.cpu, "gpu": file.resources.gpu}),
         tune_config=ray.tune.TuneConfig(
             search_alg=OptunaSearcher(study, path),
+            scheduler=make_scheduler(study, path),
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
             max_concurrent_trials=concurrent,
             reuse_actors=True,  # importing torch costs seconds a process
@@ -155,14 +157,16 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
     return Ending.FINISHED
 
 
-def _settle_fully_trained(study: Study, path: Path) -> None:
-    """Tells the storage of trials that ended just when the driver died."""
+def _settle_ended(study: Study, path: Path) -> None:
+    """Tells the storage of trials that were trained, or that the scheduler had stopped, just when the driver died."""
+    from sbp_tune.study.scheduler import make_scheduler
     from sbp_tune.study.searcher import settle
 
-    storage, log = open_study(path), read_rows(path)
+    storage, log, scheduler = open_study(path), read_rows(path), make_scheduler(study, path)
+    stopped = scheduler.stopped if scheduler is not None else {}
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = merged_rows(log, attempts(trial))
-        if rows and rows[-1].get("fully_trained"):
+        if rows and (rows[-1].get("fully_trained") or trial.number in stopped):
             settle(storage, trial.number, rows[-1], study.objectives)
 
 

@@ -12,6 +12,7 @@ from sbp_tune.study.file import Study
 from sbp_tune.study.placement import local_nodes, places, ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.ray_session import connected_ray
+from sbp_tune.study.stopping import ladder_of
 
 
 def print_preview(study: Study, path: Path, address: str | None, console: Console | None = None) -> None:
@@ -32,12 +33,24 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
         console.print(f"Baseline {index}: {values}", markup=False, highlight=False)
     objectives = ", ".join(f"{name} ({mode})" for name, mode in study.objectives.items())
     console.print(f"Objectives: {objectives}; sampler {study.file.search.sampler}, seed {study.file.search.seed}")
+    if study.file.search.scheduler != "none":
+        _print_rungs(study, console)
     console.print(
         f"Trials: {study.total_trials} = {len(study.baselines)} baselines + {study.proposed_trials} proposed; "
         f"results would go to {path}",
         markup=False,
     )
     _print_placement(study, address, console)
+
+
+def _print_rungs(study: Study, console: Console) -> None:
+    search = study.file.search
+    console.print(
+        f"Scheduler {search.scheduler}: about 1 trial in {search.reduction_factor:g} goes on after", highlight=False
+    )
+    for bracket in range(search.brackets):
+        rungs = ladder_of(search).below(bracket, study.longest_training)
+        console.print(f"  epochs {', '.join(map(str, rungs))}", highlight=False)
 
 
 def _print_placement(study: Study, address: str | None, console: Console) -> None:

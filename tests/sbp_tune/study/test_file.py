@@ -64,7 +64,7 @@ def test_a_pure_grid_runs_once(tmp_path):
         (["baselines.1.sparsity.estimator=maks"], ["baselines.1.sparsity.estimator: found 'maks', outside the space"]),
         (["serch.trials=3"], ["demo.yaml: serch: unknown key (did you mean search?)"]),
         (["search.trials=0"], ["demo.yaml: search.trials: found 0; input should be greater"]),
-        (["search.scheduler=asha"], ["demo.yaml: search.scheduler: found 'asha'; allowed: 'none'"]),
+        (["search.scheduler=hyper"], ["demo.yaml: search.scheduler: found 'hyper'; allowed: 'none', 'moasha' or"]),
         (["objectives={kwh: less}"], ["demo.yaml: objectives.kwh: found 'less'; allowed: 'max' or 'min'"]),
         (["objectives={co2_kg: min}"], ["demo.yaml: objectives.co2_kg: needs energy.country"]),
         (["name=a/b"], ["demo.yaml: name: found 'a/b'; string should match pattern"]),

@@ -1,0 +1,173 @@
+"""MO-ASHA on Ray: stops trials that are behind in all objectives together, at equal epochs.
+
+Asynchronous successive halving for several objectives (Schmucker et al. 2021, arXiv:2106.12639). A trial
+that reaches a rung is compared with those that were there before it, by what each had reported at that
+very epoch: energy is never compared between trials of different age. Ray does not save its schedulers;
+ours is made again from the study's log, result by result as they came, and so decides as it had decided.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from sbp_tune.study.epochs import read_log
+from sbp_tune.study.file import Study
+from sbp_tune.study.ranking import is_kept
+from sbp_tune.study.rungs import Ladder, Rung
+from sbp_tune.study.stopping import ladder_of, ranked_objectives
+from sbp_tune.study.storage import attempts, number_of, open_study
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What the scheduler knows of a trial. An exempt one is never stopped, yet stands in the rungs as a rival."""
+
+    number: int
+    epochs: int  # that it plans to train
+    horizon: float = math.inf  # see Rung
+    exempt: bool = False
+
+
+class MOASHA(FIFOScheduler):
+    """Stops a trial at a rung if it is dominated and not among the first 1 / reduction_factor there.
+
+    objectives: column to max or min; one alone makes it ASHA. contestant_of: a Ray trial id to its trial, None
+    for one that is nobody's. A trial with an objective that is not a finite number is stopped at once, and is
+    nobody's rival. A rung at or beyond a trial's last epoch is none of its: nothing would be saved there.
+    """
+
+    _supports_buffered_results = False  # a trial must not train on while its results lie in a buffer
+
+    def __init__(
+        self,
+        objectives: dict[str, str],
+        contestant_of: Callable[[str], Contestant | None],
+        ladder: Ladder,
+        rank: str = "epsnet",
+    ) -> None:
+        super().__init__()
+        self._signs = {name: -1.0 if mode == "max" else 1.0 for name, mode in objectives.items()}
+        self._contestant_of, self._ladder, self._rank = contestant_of, ladder, rank
+        self._rungs: dict[tuple[int, int], Rung] = {}  # by bracket and epoch
+        self._passed: dict[tuple[int, int], int] = {}  # bracket and trial -> the highest rung that it has entered
+        self.stopped: dict[int, int] = {}  # trial -> the epoch at which it was decided to stop it
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """False, an error in Ray, where the tuner names a metric: the objectives are the study's."""
+        return metric is None and mode is None
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        contestant = self._contestant_of(trial.trial_id)
+        goes_on = contestant is None or self._goes_on(contestant, result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def replay(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Takes up the results of a log, oldest first."""
+        for row in rows:
+            contestant = self._contestant_of(str(row.get("trial_id")))
+            if contestant is None:
+                continue
+            if row["epoch"] > self.stopped.get(contestant.number, math.inf):
+                del self.stopped[contestant.number]  # it went on: under other settings, or before a crash
+            self._goes_on(contestant, row)
+
+    def _goes_on(self, contestant: Contestant, result: dict[str, Any]) -> bool:
+        number, epoch = contestant.number, result["epoch"]
+        costs = self._costs(result)
+        if costs is None and not contestant.exempt:
+            self.stopped.setdefault(number, epoch)
+        if number in self.stopped:
+            return False
+        if costs is None or epoch >= contestant.epochs or result.get("fully_trained"):
+            return True
+        ladder = self._ladder
+        kept = True
+        for bracket in range(ladder.brackets) if contestant.exempt else [ladder.bracket_of(number)]:
+            level = max(ladder.below(bracket, epoch + 1), default=0)
+            if level <= self._passed.get((bracket, number), 0):
+                continue  # between rungs, or a resumed trial that reports again what it had reported
+            self._passed[bracket, number] = level
+            rung = self._rungs.setdefault((bracket, epoch), Rung(len(self._signs)))
+            rung.enter(number, contestant.horizon, costs)
+            kept = contestant.exempt or is_kept(rung.rivals_of_last(), ladder.reduction_factor, self._rank)
+        if not kept:
+            self.stopped[number] = epoch
+        return kept
+
+    def _costs(self, result: dict[str, Any]) -> list[float] | None:
+        """The objectives, smaller is better; None if one is missing or not a finite number."""
+        costs = []
+        for name, sign in self._signs.items():
+            value = result.get(name)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                return None
+            costs.append(sign * value)
+        return costs
+
+    def state(self) -> dict[str, Any]:
+        """All that decisions depend on, as plain data."""
+        return {
+            "rungs": [[*key, rung.numbers, rung.rows()] for key, rung in self._rungs.items()],
+            "passed": [[*key, level] for key, level in self._passed.items()],
+            "stopped": list(self.stopped.items()),
+        }
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text(json.dumps(self.state()), encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+        self._rungs = {}
+        for bracket, epoch, numbers, rows in state["rungs"]:
+            rung = self._rungs[bracket, epoch] = Rung(len(self._signs))
+            for number, (horizon, *costs) in zip(numbers, rows, strict=True):
+                rung.enter(number, horizon, costs)
+        self._passed = {(bracket, number): level for bracket, number, level in state["passed"]}
+        self.stopped = dict(state["stopped"])
+
+    def debug_string(self) -> str:
+        rungs = ", ".join(
+            f"bracket {bracket} epoch {epoch}: {len(rung.numbers)}" for (bracket, epoch), rung in self._rungs.items()
+        )
+        return f"MOASHA: {len(self.stopped)} trials stopped; trials at rungs: {rungs or 'none'}"
+
+
+def make_scheduler(study: Study, path: Path) -> MOASHA | None:
+    """The scheduler that a study file names, as it was when the study in this directory was left; None for none."""
+    search = study.file.search
+    objectives = ranked_objectives(search, study.objectives)
+    if not objectives:
+        return None
+    scheduler = MOASHA(objectives, _Contestants(open_study(path)), ladder_of(search), search.rank)
+    scheduler.replay(read_log(path))
+    return scheduler
+
+
+class _Contestants:
+    """Trials of a study by Ray's ids of their attempts."""
+
+    def __init__(self, storage: optuna.Study) -> None:
+        self._storage = storage
+        self._known = {
+            attempt: _contestant(trial) for trial in storage.get_trials(deepcopy=False) for attempt in attempts(trial)
+        }
+
+    def __call__(self, trial_id: str) -> Contestant | None:
+        if trial_id not in self._known and (number := number_of(self._storage, trial_id)) is not None:
+            self._known[trial_id] = _contestant(self._storage.get_trials(deepcopy=False)[number])
+        return self._known.get(trial_id)
+
+
+def _contestant(trial: optuna.trial.FrozenTrial) -> Contestant:
+    config = trial.user_attrs["config"]
+    steady = config["lr_schedule"]["name"] == "constant" and not config["sparsity"].get("dense_tail")
+    horizon = math.inf if steady else config["epochs"]
+    return Contestant(trial.number, config["epochs"], horizon, exempt="baseline" in trial.user_attrs)

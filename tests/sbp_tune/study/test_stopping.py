@@ -1,0 +1,68 @@
+import pytest
+
+from sbp_tune.errors import InputError
+from sbp_tune.study.file import Study
+
+
+@pytest.fixture
+def problems(make_study):
+    """problems(settings of search, *replacements) -> what is wrong with the file, a line each."""
+
+    def find(settings, *replacements):
+        with pytest.raises(InputError) as error:
+            make_study(("{trials: 6}", f"{{trials: 6, {settings}}}"), *replacements)
+        return error.value.problems
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ("grace_period: 2", "search.grace_period: found 2, but search.scheduler is none, which stops no trial"),
+        ("reduction_factor: 2", "search.reduction_factor: found 2.0, but search.scheduler is none"),
+        ("brackets: 2", "search.brackets: found 2, but search.scheduler is none"),
+        ("rank: crowding", "search.rank: found crowding, but search.scheduler is none"),
+        ("scheduler: asha, rank: crowding", "search.rank: found crowding, but asha ranks by one objective alone"),
+        (
+            "scheduler: moasha, grace_period: 8",
+            "search.grace_period: found 8; a first rung would be at epoch 8, "
+            "but no searched trial trains longer than 8: nothing to stop",
+        ),
+        ("scheduler: moasha, brackets: 3", "search.brackets: found 3; a first rung would be at epoch 9, but no"),
+        ("scheduler: moasha, grace_period: 9, brackets: 3", "search.grace_period: found 9; a first rung would be at"),
+        ("scheduler: moasha, grace_period: 0", "search.grace_period: found 0; input should be greater"),
+        ("scheduler: moasha, reduction_factor: 1", "search.reduction_factor: found 1; input should be greater"),
+        (
+            "scheduler: moasha, reduction_factor: .inf",
+            "search.reduction_factor: found inf; input should be a finite number",
+        ),
+        ("scheduler: moasha, brackets: 0", "search.brackets: found 0; input should be greater"),
+        ("scheduler: moasha, rank: best", "search.rank: found 'best'; allowed: 'epsnet' or 'crowding'"),
+        ("scheduler: mosha", "search.scheduler: found 'mosha'; allowed: 'none', 'moasha' or 'asha'"),
+    ],
+)
+def test_what_would_do_nothing_is_said(problems, settings, problem):
+    (line,) = problems(settings)
+    assert line.startswith(f"demo.yaml: {problem}")
+
+
+def test_asha_needs_a_quality(problems):
+    (line,) = problems("scheduler: asha", ("search:", "objectives: {kwh: min}\nsearch:"))
+    assert "search.scheduler: found asha; needs an objective besides kwh, co2_kg, train_time_s, tflop" in line
+
+
+@pytest.mark.parametrize(
+    ("epochs", "longest"),
+    [("epochs: {choice: [2, 4, 8]}", 8), ("epochs: {int: [2, 12]}", 12), ("epochs: 5", 5), ("", 10)],
+)
+def test_the_longest_training_that_can_be_proposed(make_study, epochs, longest):
+    study = make_study(("epochs: {choice: [2, 4, 8]}", epochs), ("epochs: 8}", "epochs: 2}"))
+    assert study.longest_training == longest
+
+
+@pytest.mark.parametrize("settings", ["scheduler: none", "scheduler: moasha, grace_period: 2, brackets: 2", "seed: 1"])
+def test_the_resolved_document_is_valid_again(make_study, settings):
+    """It names every default, also of settings that would do nothing if they were others."""
+    study = make_study(("{trials: 6}", f"{{trials: 6, {settings}}}"))
+    assert Study(study.document, "study.yaml").file == study.file
