@@ -115,16 +115,17 @@ def settle(study: optuna.Study, number: int, result: dict[str, Any] | None, obje
 def outcome(
     result: dict[str, Any] | None, objectives: dict[str, str]
 ) -> tuple[TrialState, list[float] | None, str | None]:
-    """How a trial ended: Optuna's state, the objectives' values, and why it failed."""
-    if not result or not result.get("fully_trained"):
+    """How a trial ended: Optuna's state, the objectives' values, and why it failed or was stopped, if that is known."""
+    if not result:
         return TrialState.PRUNED, None, None
-    values = [result.get(name) for name in objectives]
-    for name, value in zip(objectives, values, strict=True):
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            return TrialState.FAIL, None, f"{name} is {value}"
-        if name == "kwh" and value <= 0:
-            return TrialState.FAIL, None, "no energy was measured (kwh is 0)"
-    return TrialState.COMPLETE, [float(value) for value in values if value is not None], None
+    values = {name: result.get(name) for name in objectives}
+    numbers = [float(value) for value in values.values() if isinstance(value, int | float) and math.isfinite(value)]
+    reason = next((f"{name} is {value}" for name, value in values.items() if value not in numbers), None)
+    if not result.get("fully_trained"):
+        return TrialState.PRUNED, None, reason
+    if reason is None and "kwh" in values and result["kwh"] <= 0:
+        reason = "no energy was measured (kwh is 0)"
+    return (TrialState.COMPLETE, numbers, None) if reason is None else (TrialState.FAIL, None, reason)
 
 
 def make_sampler(study: Study, started: int) -> optuna.samplers.BaseSampler:
