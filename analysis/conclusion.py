@@ -13,7 +13,7 @@ from sbp_tune.units import readable_energy, readable_metric
 
 def conclusion(study: StudyResults) -> list[str]:
     """Sentences, plain text: trials, most accurate trial, sparse against dense, source of the energy figures."""
-    sentences = [_trials(study)]
+    sentences = [*([study.simulation] if study.simulation else []), _trials(study)]
     if (is_complete(study) & metric(study, "val_accuracy").notna()).any():
         sentences += [_most_accurate(study), *_against_dense(study)]
         sentences.append("Each point is one run with one seed, so differences are not yet confirmed.")

@@ -74,6 +74,7 @@ def _header(study: StudyResults, row: pd.Series, pick: str, output: Path) -> lis
         f"val_accuracy: {value('val_accuracy')}",
         f"energy: {value('kwh')} ({value('kwh_measured_share')} measured), CO2eq {value('co2_kg')}",
         f"device: {row.get('device')}",
+        *([study.simulation] if study.simulation else []),
         f"versions: {', '.join(f'{name} {version}' for name, version in study.versions.items())}",
         f"exported: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     ]

@@ -30,6 +30,8 @@ def print_conclusion(
     """Prints the front as a table, the energy of the study, the files, and the next commands."""
     console = console or Console()
     console.print(_front_table(results, front) if len(front) else "No trial was trained to its end.")
+    if results.simulation:
+        _say(console, results.simulation)
     trials = results.trials
     counts = trials["state"].value_counts()
     order = ("complete", "stopped", "failed", "running", "interrupted")
@@ -60,7 +62,8 @@ def print_conclusion(
 
 
 def _front_table(results: StudyResults, front: pd.DataFrame) -> Table:
-    table = Table(title=f"Front of {results.name}: {' against '.join(results.objectives)}", title_justify="left")
+    mark = " (simulated)" if results.simulation else ""
+    table = Table(title=f"Front of {results.name}{mark}: {' against '.join(results.objectives)}", title_justify="left")
     table.add_column("trial", justify="right")
     table.add_column("estimator", no_wrap=True)
     for heading in _HEADINGS.values():

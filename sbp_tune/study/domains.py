@@ -36,6 +36,10 @@ class Range:
         middle = (self.low + self.high) / 2
         return int(middle) if self.kind == "int" else middle
 
+    def bounds(self) -> dict[str, Any] | None:
+        """Ends and scale, as plain data."""
+        return {"low": self.low, "high": self.high, "log": self.kind == "log_uniform"}
+
     def samples(self) -> list[Any]:
         """Values that stand for all of them in a check."""
         return [self.low, self.high]
@@ -61,6 +65,10 @@ class Options:
     def middle(self) -> Any:
         """The first option: where a baseline stands that does not name this parameter."""
         return self.values[0]
+
+    def bounds(self) -> dict[str, Any] | None:
+        """None: options have no distance."""
+        return None
 
     def samples(self) -> list[Any]:
         """Every option."""

@@ -20,7 +20,8 @@ Objective = Literal[
 ]
 
 
-_PATHS = ("data.root", "model.weights")
+_PATHS = ("data.root", "model.weights", "simulate.table")
+_REPLAY = "trainables.replay:Replay"
 _TO_MAXIMISE = ("val_accuracy", "f1", "roc_auc", "precision", "recall")
 
 
@@ -60,6 +61,16 @@ class ResourcesConfig(Section):
     gpu: int = Field(0, ge=0, le=1, description="a whole GPU, or none: the energy of a shared one is not a trial's own")
 
 
+class SimulateConfig(Section):
+    """Curves played instead of training; nothing is trained and no energy is measured."""
+
+    table: str | None = Field(
+        None, min_length=1, description="recorded trials, of `sbp-tune record`; none: an analytic response"
+    )
+    match: Literal["nearest", "exact"] = Field("nearest", description="which recorded trial stands for a config")
+    noise: float = Field(1.0, ge=0, le=100, description="factor on the noise of the analytic response")
+
+
 class StudyFile(Section):
     """A study file as read, before its space is compiled."""
 
@@ -72,6 +83,7 @@ class StudyFile(Section):
     budget: BudgetConfig = BudgetConfig()
     resources: ResourcesConfig = ResourcesConfig()
     energy: EnergyConfig = EnergyConfig()
+    simulate: SimulateConfig | None = Field(None, description="of every trial; none: they train")
 
 
 class Study:
@@ -92,6 +104,24 @@ class Study:
     def objectives(self) -> dict[str, str]:
         """Column to direction, max or min."""
         return {str(name): str(mode) for name, mode in self.file.objectives.items()}
+
+    @property
+    def trainable(self) -> str:
+        """Which class runs the trials, `module:Class`."""
+        return self.file.trainable if self.file.simulate is None else _REPLAY
+
+    @property
+    def resources(self) -> ResourcesConfig:
+        """What one trial occupies; a simulated one needs no GPU, whatever the file says of the real one."""
+        return self.file.resources if self.file.simulate is None else ResourcesConfig()
+
+    @property
+    def beside_config(self) -> dict[str, Any]:
+        """What a trial is told beside its config."""
+        if self.file.simulate is None:
+            return {}
+        searched = {parameter.key: parameter.domain.bounds() for parameter in self.space.parameters}
+        return {"simulate": {**self.file.simulate.model_dump(), "searched": searched}}
 
     @property
     def proposed_trials(self) -> int:
@@ -157,8 +187,16 @@ class Study:
         return document
 
 
-def load_study_file(path: Path | str, overrides: list[str] | None = None, name: str | None = None) -> Study:
-    """Reads and checks a study file; `overrides` are `dotted.key=YAML value`. InputError lists every problem."""
+def load_study_file(
+    path: Path | str,
+    overrides: list[str] | None = None,
+    name: str | None = None,
+    simulate: SimulateConfig | None = None,
+) -> Study:
+    """Reads and checks a study file; `overrides` are `dotted.key=YAML value`. InputError lists every problem.
+
+    simulate: what the file's own section is set to, key by key, where it is given.
+    """
     document = read_yaml(path)
     source = str(path)
     if overrides:
@@ -168,6 +206,9 @@ def load_study_file(path: Path | str, overrides: list[str] | None = None, name: 
             _set(document, override)
     if name is not None and isinstance(document, dict):
         document["name"] = name
+    if simulate is not None and isinstance(document, dict):
+        section = document.get("simulate")
+        document["simulate"] = (section if isinstance(section, dict) else {}) | simulate.model_dump(exclude_unset=True)
     return Study(document, source)
 
 

@@ -119,7 +119,9 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
     recorder, progress = Recorder(path, on_bad_input=interrupt), Progress(path, study.total_trials)
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(load_trainable(file.trainable), {"cpu": file.resources.cpu, "gpu": file.resources.gpu}),
+        ray.tune.with_resources(
+            load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
+        ),
         tune_config=ray.tune.TuneConfig(
             search_alg=OptunaSearcher(study, path),
             scheduler=make_scheduler(study, path),
@@ -140,11 +142,13 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
         ),
     )
     with _signals(interrupt):
-        lease.start()
+        if file.simulate is None:  # what a simulation itself uses is no part of what it is about
+            lease.start()
         try:
             tuner.fit()
         finally:
-            lease.stop("stopped" if interrupted else "finished")
+            if file.simulate is None:
+                lease.stop("stopped" if interrupted else "finished")
             stop_meters(ledger_folder(path))
     progress.close()
     if recorder.bad_input:

@@ -19,7 +19,7 @@ def places(node: dict[str, float], resources: ResourcesConfig) -> int:
 
 def trials_at_a_time(study: Study, nodes: Nodes) -> int:
     """How many trials run at once on these nodes; InputError, instead of waiting for ever, where none fits."""
-    resources = study.file.resources
+    resources = study.resources
     count = sum(places(node, resources) for node in nodes.values())
     if count == 0:
         cpus, gpus = (sum(node.get(kind, 0) for node in nodes.values()) for kind in ("CPU", "GPU"))

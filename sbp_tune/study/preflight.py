@@ -32,7 +32,7 @@ def check_on_this_machine(study: Study, address: str | None) -> None:
 
     Only for a local search: on a cluster the data need not lie where the driver runs.
     """
-    trainable = load_trainable(study.file.trainable)
+    trainable = load_trainable(study.trainable)
     if address is not None:
         return
     trials_at_a_time(study, local_nodes())
@@ -42,7 +42,7 @@ def check_on_this_machine(study: Study, address: str | None) -> None:
     problems: dict[str, None] = {}
     for config in distinct_inputs(study):
         try:
-            check_input(config)
+            check_input({**config, **study.beside_config})
         except InputError as error:
             problems.update(dict.fromkeys(f"{study.source}: config.{problem}" for problem in error.problems))
     if problems:

@@ -12,12 +12,15 @@ from sbp_tune.study.file import Study
 from sbp_tune.study.placement import local_nodes, places, ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.ray_session import connected_ray
+from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.stopping import ladder_of
 
 
 def print_preview(study: Study, path: Path, address: str | None, console: Console | None = None) -> None:
     """Checks data and models too; InputError as `search` would raise it."""
     console = console or Console()
+    if study.file.simulate is not None:
+        console.print(simulation_text(study.document), markup=False, highlight=False)
     check_on_this_machine(study, address)
     table = Table(title=f"{study.file.name}: searched", title_justify="left")
     for name in ("parameter", "domain", "only when"):
@@ -59,7 +62,7 @@ def _print_placement(study: Study, address: str | None, console: Console) -> Non
     else:
         with connected_ray(address):
             nodes = ray_nodes()
-    resources = study.file.resources
+    resources = study.resources
     for name, node in nodes.items():
         holds = f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs"
         console.print(f"{name}: {holds}, holds {places(node, resources)} trials", markup=False, highlight=False)

@@ -15,6 +15,7 @@ from sbp_tune.files import read_yaml, write_atomic
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.lock import is_in_use
+from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.storage import attempts, open_study
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
@@ -49,6 +50,11 @@ class StudyResults:
     trials: pd.DataFrame
     epochs: pd.DataFrame
     configs: dict[int, dict[str, Any]]
+
+    @property
+    def simulation(self) -> str | None:
+        """What was played instead of training, as a sentence; None of a real study."""
+        return simulation_text(self.study)
 
     def config_of(self, trial: int) -> dict[str, Any]:
         """The complete config of a trial, nested plain data."""

@@ -54,7 +54,8 @@ class OptunaSearcher(Searcher):
         self._mine.add(trial_id)
         folder = ledger_folder(self._path)
         lease = {"folder": str(folder.resolve()), "trial": str(number), "attempt": len(before)}
-        return {**config, "lease": lease, **({"resume_from": checkpoints} if checkpoints else {})}
+        beside = {"lease": lease, **self._study.beside_config, **({"resume_from": checkpoints} if checkpoints else {})}
+        return {**config, **beside}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing to learn before a trial has ended: Optuna takes no intermediate values of several objectives."""

@@ -3,7 +3,7 @@ import pytest
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.files import yaml_text
-from sbp_tune.study.file import Study, load_study_file
+from sbp_tune.study.file import SimulateConfig, Study, load_study_file
 
 
 def problems_of(text, *overrides, tmp_path):
@@ -147,3 +147,23 @@ def test_a_baseline_names_a_searched_mapping_whole(study_text, tmp_path):
     sparsity = "config.sparsity={choice: [{estimator: mask, p0: 0.5}, {estimator: mask, p0: 0.1}]}"
     (problem,) = problems_of(study_text, sparsity, "baselines=[{sparsity.estimator: dense}]", tmp_path=tmp_path)
     assert "baselines.0.sparsity.estimator: lies inside config.sparsity" in problem
+
+
+def test_a_simulated_study_trains_nothing_and_needs_no_gpu(tmp_path, study_text, monkeypatch):
+    (tmp_path / "demo.yaml").write_text(study_text + "resources: {cpu: 3, gpu: 1}\nsimulate: {noise: 0.5}\n")
+    monkeypatch.chdir(tmp_path)
+    study = load_study_file("demo.yaml", simulate=SimulateConfig(table="table.parquet"))
+    assert study.trainable == "trainables.replay:Replay"
+    assert (study.resources.cpu, study.resources.gpu) == (1, 0) and study.file.resources.gpu == 1
+    simulate = study.beside_config["simulate"]
+    assert simulate["table"] == str(tmp_path / "table.parquet") and simulate["noise"] == 0.5
+    assert simulate["searched"]["optimizer.lr"] == {"low": 0.02, "high": 0.5, "log": True}
+    assert simulate["searched"]["sparsity.schedule"] is None
+    assert "simulate" not in study.train_config(study.space.point({}))
+    again = Study(study.document, "study.yaml")
+    assert again.document == study.document and again.beside_config == study.beside_config
+
+
+def test_a_study_simulates_only_when_told(make_study):
+    study = make_study()
+    assert study.trainable == study.file.trainable and study.beside_config == {}
