@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sbp_tune.errors import SbpTuneError
+from sbp_tune.errors import InputError, SbpTuneError
 
 app = typer.Typer(
     epilog="First steps:  sbp-tune search quickstart   |   sbp-tune spaces   |   sbp-tune doctor",
@@ -57,6 +57,9 @@ def main() -> None:
 @app.command(epilog="Example:  sbp-tune search quickstart --set search.trials=8 --name first-try")
 def search(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A study file, or the name of a shipped one.")],
+    table: Annotated[
+        Path | None, typer.Argument(metavar="TABLE", help="With --simulate: recorded trials to play.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key of the study file.")
     ] = None,
@@ -66,12 +69,18 @@ def search(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the file and show what would run, and where.")
     ] = False,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Train nothing: play the curves of TABLE, or of an analytic response.")
+    ] = False,
 ) -> None:
     """Run a search: dense controls first, then the trials that Optuna proposes."""
     with _errors_as_lines():
-        from sbp_tune.study.file import load_study_file
+        if table is not None and not simulate:
+            raise InputError(f"TABLE: found {table}; a table is for --simulate")
+        from sbp_tune.study.file import SimulateConfig, load_study_file
 
-        study = load_study_file(_study_file(file), overrides, name)
+        played = SimulateConfig() if table is None else SimulateConfig(table=str(table))
+        study = load_study_file(_study_file(file), overrides, name, played if simulate else None)
         path = results / study.file.name
         if dry_run:
             from sbp_tune.study.preview import print_preview
@@ -91,6 +100,21 @@ def resume(study: StudyArgument, results: ResultsOption = DEFAULT_RESULTS, addre
 
         path = _study_path(study, results)
         _conclude(path, run_resume(path, address))
+
+
+@app.command(epilog="Example:  sbp-tune record results/quickstart -o table.parquet")
+def record(
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY...", help="Finished studies: directories, or names in --results.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Table to write.")] = Path("table.parquet"),
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Record finished studies as a table that `search --simulate` plays."""
+    with _errors_as_lines():
+        from sbp_tune.study.record import record as write_record
+
+        typer.echo(write_record([_study_path(study, results) for study in studies], output))
 
 
 @app.command(epilog="Example:  sbp-tune report results/quickstart -o report.html")
