@@ -37,7 +37,7 @@ class ReplayTable:
         for _, trial in table.groupby(["study", "trial"], sort=True):
             rows = trial.sort_values("epoch").drop(columns=[name for name in trial if _is_not_played(str(name))])
             self._curves.append([_row(row) for row in rows.to_dict("records")])
-            self._configs.append(json.loads(trial["config_json"].iloc[0]))
+            self._configs.append(_config(path, trial["config_json"].iloc[0]))
         self._flat = [flat(config) for config in self._configs]
         self._exact = {fingerprint(config): index for index, config in reversed(list(enumerate(self._configs)))}
 
@@ -100,6 +100,16 @@ def _read(path: Path | str) -> pd.DataFrame:
         problem = f"it has no {', '.join(missing)}" if missing else "it has no rows"
         raise InputError(f"{path}: not a replay table: {problem}; `sbp-tune record` writes them")
     return table
+
+
+def _config(path: Path | str, text: Any) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except (TypeError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: config_json: found {str(text)[:60]!r}; needs a config as JSON")
+    return config
 
 
 def _is_not_played(column: str) -> bool:

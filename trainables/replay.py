@@ -77,8 +77,7 @@ class Replay(ray.tune.Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        self.curve  # noqa: B018 - the config is parsed with it
-        state = {"epoch": self._epoch, "model": self._config.model.model_dump(mode="json")}
+        state = {"epoch": self._epoch, "model": _network(self._given)}
         Path(checkpoint_dir, _CHECKPOINT).write_text(json.dumps(state), encoding="utf-8")
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
@@ -94,13 +93,17 @@ class Replay(ray.tune.Trainable):
         self._curve = None
 
     def _load(self, state: dict[str, Any]) -> None:
-        if len(self.curve) < state["epoch"] or self._config.model.model_dump(mode="json") != state["model"]:
+        if len(self.curve) < state["epoch"] or _network(self._given) != state["model"]:
             raise RuntimeError("the checkpoint is of another network or of a longer run")
         self._epoch = state["epoch"]
 
 
 def _parsed(given: dict[str, Any]) -> TrainConfig:
     return TrainConfig.model_validate({key: value for key, value in given.items() if key not in _BESIDE})
+
+
+def _network(given: dict[str, Any]) -> dict[str, Any]:
+    return _parsed(given).model.model_dump(mode="json")
 
 
 def _curve(config: TrainConfig, simulate: dict[str, Any]) -> list[dict[str, Any]]:

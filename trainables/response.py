@@ -10,7 +10,7 @@ fraction of epoch t, and all of it without noise:
     d        = 1 - 0.3 slope + 0.3 slope^2 for the ramp profile, else 1
 
 mean p and last p are those of all planned epochs, u and v the estimator's in ESTIMATORS: a run that keeps little
-to its very end loses most. So accuracy grows with n, falls in p, and has its best slope at a half. An epoch costs
+to its very end loses most. So accuracy grows with n and with p, and has its best slope at a half. An epoch costs
 DENSE_EPOCH_KWH x the mean cost of its steps; a step is forward, grad_input and grad_weight, each a third, of
 which an estimator computes some only in part, and a ranking comes on top.
 
@@ -73,10 +73,7 @@ def step_cost(sparsity: SparsityConfig, p: float) -> float:
 
 def true_accuracy(config: TrainConfig, epoch: int) -> float:
     """Validation accuracy after so many of the planned epochs, without noise."""
-    anneal = 1.0 if config.lr_schedule.name == "constant" else 0.6
-    learned = epoch * _lr_match(config) * (anneal + (1 - anneal) * epoch / config.epochs)
-    gained = (CEILING - CHANCE) * (1 - (1 + learned) ** -EXPONENT)
-    return max(0.0, CHANCE + gained - _penalty(config.sparsity, keep_fractions(config)))
+    return _accuracy(config, epoch, _penalty(config.sparsity, keep_fractions(config)))
 
 
 def true_kwh(config: TrainConfig, epoch: int) -> float:
@@ -99,9 +96,9 @@ def response(config: TrainConfig, noise: float = 1.0) -> list[dict[str, Any]]:
     )
     costs = np.array([step_cost(sparsity, p) for p in kept]) * np.exp(cost_noise)
     spent, computed = np.cumsum(costs), np.cumsum([_flops(sparsity, p) for p in kept])
-    rows = []
+    penalty, rows = _penalty(sparsity, kept), []
     for index, p in enumerate(kept):
-        accuracy = min(1.0, max(0.0, true_accuracy(config, index + 1) + float(accuracy_noise[index])))
+        accuracy = min(1.0, max(0.0, _accuracy(config, index + 1, penalty) + float(accuracy_noise[index])))
         loss = math.log(1 / CHANCE) * (1 - accuracy) / (1 - CHANCE)
         kwh, seconds = DENSE_EPOCH_KWH * float(spent[index]), DENSE_EPOCH_S * float(spent[index])
         rows.append(
@@ -126,6 +123,13 @@ def response(config: TrainConfig, noise: float = 1.0) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _accuracy(config: TrainConfig, epoch: int, penalty: float) -> float:
+    anneal = 1.0 if config.lr_schedule.name == "constant" else 0.6
+    learned = epoch * _lr_match(config) * (anneal + (1 - anneal) * epoch / config.epochs)
+    gained = (CEILING - CHANCE) * (1 - (1 + learned) ** -EXPONENT)
+    return max(0.0, CHANCE + gained - penalty)
 
 
 def _flops(sparsity: SparsityConfig, p: float) -> float:

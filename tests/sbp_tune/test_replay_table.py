@@ -116,3 +116,10 @@ def test_files_that_are_no_table(tmp_path):
     pd.DataFrame({"study": ["s"], "epoch": [1]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(InputError, match="not a replay table: it has no trial, config_json"):
         ReplayTable(tmp_path / "other.parquet")
+    broken = {"study": ["s"], "trial": [0], "epoch": [1], "config_json": ["{epochs"]}
+    pd.DataFrame(broken).to_parquet(tmp_path / "broken.parquet")
+    with pytest.raises(InputError, match="config_json: found '{epochs'; needs a config as JSON"):
+        ReplayTable(tmp_path / "broken.parquet")
+    pd.DataFrame(broken)[:0].to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(InputError, match="it has no rows"):
+        ReplayTable(tmp_path / "empty.parquet")
