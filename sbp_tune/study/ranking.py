@@ -31,12 +31,14 @@ def is_kept(costs: Costs, reduction_factor: float, rank: str) -> bool:
 
 def place(costs: Costs, rank: str) -> int:
     """How many trials are ahead of the last one."""
-    points, inverse, counts = np.unique(costs, axis=0, return_inverse=True, return_counts=True)
-    own = int(inverse.reshape(-1)[-1])
+    order = np.lexsort(costs.T[::-1])  # as np.unique(axis=0) would, in a tenth of its time
+    is_new = np.append(True, (costs[order][1:] != costs[order][:-1]).any(axis=1))
+    which = np.cumsum(is_new) - 1
+    points, counts, own = costs[order][is_new], np.bincount(which), int(which[order == len(costs) - 1][0])
     front = moocore.pareto_rank(points)
     peers = np.flatnonzero(front == front[own])
-    order = peers[SPREADS[rank](_scaled(points[peers]))]
-    before = order[: int(np.flatnonzero(order == own)[0])]
+    peers = peers[SPREADS[rank](_scaled(points[peers]))]
+    before = peers[: int(np.flatnonzero(peers == own)[0])]
     return int(counts[front < front[own]].sum() + counts[before].sum())
 
 

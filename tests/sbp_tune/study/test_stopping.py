@@ -1,5 +1,7 @@
 import pytest
+from typer.testing import CliRunner
 
+from sbp_tune.cli import app
 from sbp_tune.errors import InputError
 from sbp_tune.study.file import Study
 
@@ -66,3 +68,12 @@ def test_the_resolved_document_is_valid_again(make_study, settings):
     """It names every default, also of settings that would do nothing if they were others."""
     study = make_study(("{trials: 6}", f"{{trials: 6, {settings}}}"))
     assert Study(study.document, "study.yaml").file == study.file
+
+
+def test_the_dry_run_names_the_rungs(tmp_path):
+    settings = "search={scheduler: moasha, brackets: 2}"
+    result = CliRunner().invoke(
+        app, ["search", "quickstart", "--dry-run", "--results", str(tmp_path), "--set", settings]
+    )
+    assert result.exit_code == 0, result.output
+    assert "Scheduler moasha: about 1 trial in 3 goes on after\n  epochs 1, 3, 9\n  epochs 3, 9\n" in result.output
