@@ -118,7 +118,7 @@ def test_files_that_are_no_table(tmp_path):
         ReplayTable(tmp_path / "other.parquet")
     broken = {"study": ["s"], "trial": [0], "epoch": [1], "config_json": ["{epochs"]}
     pd.DataFrame(broken).to_parquet(tmp_path / "broken.parquet")
-    with pytest.raises(InputError, match="config_json: found '{epochs'; needs a config as JSON"):
+    with pytest.raises(InputError, match=r"config_json: found '\{epochs'; needs a config as JSON"):
         ReplayTable(tmp_path / "broken.parquet")
     pd.DataFrame(broken)[:0].to_parquet(tmp_path / "empty.parquet")
     with pytest.raises(InputError, match="it has no rows"):
