@@ -1,11 +1,17 @@
 """Whole searches by --simulate on a real Ray: exact in their trials, marked as what they are, recorded and replayed."""
 
+import signal
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from sbp_tune.cli import app
+from sbp_tune.config import TrainConfig
 from sbp_tune.study.results import load_study
+from trainables.response import response
 
 STUDY = """
 name: far
@@ -110,6 +116,20 @@ def test_an_energy_budget_counts_simulated_energy(folder, ray_address):
     assert result.exit_code == 0, result.output
     trials = load_study(folder / "budget").trials
     assert len(trials) < 12 and 0.02 <= trials["kwh"].sum() < 0.03
+
+
+def test_a_killed_simulation_resumes_without_losing_or_doubling_energy(folder, ray_address):
+    command = [sys.executable, "-m", "sbp_tune.cli", "search", str(folder / "far.yaml"), "--simulate", "--name", "cut"]
+    options = ["--results", str(folder), "--address", ray_address, "--set", "search.trials=20"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as driver:
+        assert any("[5/22]" in line for line in driver.stdout)
+        driver.send_signal(signal.SIGKILL)
+    resumed = run(app, ["resume", str(folder / "cut"), "--address", ray_address])
+    assert resumed.exit_code == 0, resumed.output
+    study = load_study(folder / "cut")
+    assert study.trials["state"].tolist() == ["complete"] * 22
+    for trial, kwh in zip(study.trials["trial"], study.trials["kwh"], strict=True):
+        assert kwh == response(TrainConfig.model_validate(study.config_of(trial)))[-1]["kwh"]
 
 
 @pytest.mark.parametrize(
