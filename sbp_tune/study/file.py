@@ -33,6 +33,9 @@ class SearchConfig(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
     scheduler: Literal["none"] = Field("none", description="none: every trial trains to its end")
     concurrent: int | None = Field(None, ge=1, description="trials at a time; none: as many as the machines hold")
+    tie: float = Field(
+        0.0, ge=0, lt=1, description="the sampler is told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly"
+    )
 
 
 class BudgetConfig(Section):

@@ -163,7 +163,7 @@ def _settle_fully_trained(study: Study, path: Path) -> None:
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = merged_rows(log, attempts(trial))
         if rows and rows[-1].get("fully_trained"):
-            settle(storage, trial.number, rows[-1], study.objectives)
+            settle(storage, trial.number, rows[-1], study.objectives, study.file.search.tie)
 
 
 def _settle_stopped(study: Study, path: Path) -> None:
