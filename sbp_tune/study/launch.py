@@ -143,12 +143,13 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
             verbose=0,
         ),
     )
+    node = ray.get_runtime_context().get_node_id()
     try:
         with _signals(interrupt):
             lease.start()
             try:
                 with cross_check(path, file.energy, node) if cross_checked else nullcontext():
-                tuner.fit()
+                    tuner.fit()
             finally:
                 problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
     finally:
