@@ -321,7 +321,7 @@ def test_a_ledger_that_cannot_be_gone_on_with_is_an_error_ever_after(machine, cl
 
     clock.advance(10)
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(SbpTuneError, match="a ledger record was lost.*No space left"):
+    with pytest.raises(SbpTuneError, match=r"a ledger record was lost.*No space left"):
         meter.mark("a", 2, True)
     monkeypatch.undo()
     for call in (lambda: meter.open("b", "1", pid=os.getpid()), lambda: meter.close("a", "finished"), meter.bill):
