@@ -49,7 +49,9 @@ class ResourcesConfig(Section):
     """What one trial occupies."""
 
     cpu: int = Field(1, ge=1, description="cores, and torch's threads")
-    gpu: int = Field(0, ge=0, le=1, description="a whole GPU, or none: the energy of a shared one is not a trial's own")
+    gpu: float = Field(
+        0, ge=0, le=1, description="a GPU, a fraction of one (its energy is then split by rule, and so marked), or none"
+    )
 
 
 class StudyFile(Section):
