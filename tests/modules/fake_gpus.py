@@ -62,3 +62,11 @@ class OnFakeGpus(SparseBackprop):
         lease = super()._lease(config)
         mine = [UUIDS[int(number)] for number in ray.get_runtime_context().get_accelerator_ids()["GPU"]]
         return lambda _gpus: lease(mine)
+
+
+class Slow(OnFakeGpus):
+    """Slow enough to be killed between two epochs."""
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(0.5)
+        return super().step()
