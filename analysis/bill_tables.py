@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,10 +16,15 @@ from sbp_tune.units import readable_energy, readable_metric
 
 LINE_NAMES = {
     "trials": "trials",
-    "idle": "idle GPUs, cores and memory",
-    "driver": "the search itself (driver)",
+    "idle": "idle hardware",
+    "driver": "search driver",
     "other": "other processes",
     "machine": "= machines",
+}
+_SHORT = {"shared GPU": "shared", "too short to rank": "short"}
+_MEANINGS = {
+    "shared": "of a GPU held with others, divided by rule",
+    "short": "under 20 s an attempt: too short to rank",
 }
 _SOURCES = {
     "counter": "measured (energy counter)",
@@ -31,6 +37,10 @@ _SOURCES = {
 def print_bill(info: BillInfo, console: Console) -> None:
     """Prints `bill_info`."""
     console.print(_trials(info))
+    flags = {_SHORT.get(flag) for row in info.trials for flag in row.flags}
+    for flag, meaning in _MEANINGS.items():
+        if flag in flags:
+            console.print(Text(f"{flag}: {meaning}"))
     console.print(_lines(info))
     console.print(_components(info))
     if info.cross_check:
@@ -41,8 +51,11 @@ def print_bill(info: BillInfo, console: Console) -> None:
 
 def sentences(info: BillInfo) -> Iterator[str]:
     """What the tables do not hold, a line each: waste, savings, CO2, the check of the sum, and what is missing."""
-    for what, kwh in (("Measured", info.machine.measured_kwh), ("Modelled", info.machine.modelled_kwh)):
-        yield f"{what}, of the machines over {readable_metric('train_time_s', info.seconds)}: {energy(kwh)}."
+    machine = info.machine
+    yield (
+        f"Of the machines' energy in {readable_metric('train_time_s', info.seconds)} of metering, "
+        f"{energy(machine.measured_kwh)} is measured and {energy(machine.modelled_kwh)} modelled."
+    )
     yield (
         f"The lines sum to the machines to {info.conserved:.0e}."
         if info.conserved > 1e-9
@@ -58,9 +71,9 @@ def sentences(info: BillInfo) -> Iterator[str]:
     if info.co2 is None:
         yield "No CO2: the study names no place (energy.country)."
     else:
-        trials, machine = (readable_metric("co2_kg", kg) for kg in (info.co2.trials_kg, info.co2.machine_kg))
+        trials_kg, machine_kg = (readable_metric("co2_kg", kg) for kg in (info.co2.trials_kg, info.co2.machine_kg))
         yield (
-            f"CO2eq: {trials} for the trials, {machine} for the machines ({info.co2.place}, "
+            f"CO2eq: {trials_kg} for the trials, {machine_kg} for the machines ({info.co2.place}, "
             f"{1000 * info.co2.kg_per_kwh:.0f} g/kWh, PUE {info.co2.pue:g})."
         )
     yield from (f"Not measured, and in none of these numbers: {name}" for name in info.not_measured)
@@ -73,24 +86,35 @@ def energy(kwh: float | None) -> str:
     return readable_energy(math.nan if kwh is None else kwh)
 
 
+def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    """Numbers to the right and never cut, words folded where the terminal is narrow."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _trials(info: BillInfo) -> Table:
-    table = Table(title=f"Energy of {one_line(info.study)}, by trial", title_justify="left")
-    for name in ("trial", "estimator", "state", "attempts", "energy", "±", "wasted", "measured", "modelled"):
-        table.add_column(name, justify="left" if name in ("estimator", "state") else "right", no_wrap=True)
-    table.add_column("flags")
+    title = f"Energy of {one_line(info.study)}, by trial (what is not measured is modelled)"
+    flagged = any(row.flags for row in info.trials)
+    table = _table(title, ("trial",), ("runs", "energy", "±", "measured", "wasted"))
+    for name in ("estimator", "state", *(["flags"] if flagged else [])):
+        table.add_column(name, overflow="fold")
     for row in info.trials:
-        share = "–" if row.uncertainty is None else f"{100 * row.uncertainty:.0f} %"
-        numbers = [energy(value) for value in (row.kwh_wasted, row.measured_kwh, row.modelled_kwh)]
-        texts = [row.trial, row.estimator, row.state, str(row.attempts), energy(row.kwh), share, *numbers]
-        table.add_row(*(Text(one_line(text)) for text in (*texts, ", ".join(row.flags))))
+        known = row.measured_kwh + row.modelled_kwh
+        shares = [row.uncertainty, row.measured_kwh / known if known else None]
+        share, measured = ("–" if value is None else f"{100 * value:.0f} %" for value in shares)
+        numbers = [str(row.attempts), energy(row.kwh), share, measured, energy(row.kwh_wasted)]
+        flags = [", ".join(_SHORT.get(flag, flag) for flag in row.flags)] if flagged else []
+        table.add_row(*(Text(one_line(text)) for text in (row.trial, *numbers, row.estimator, row.state, *flags)))
     return table
 
 
 def _lines(info: BillInfo) -> Table:
-    table = Table(title="Where it went", title_justify="left")
-    table.add_column("")
-    for name in ("energy", *map(str.upper, COMPONENTS), "measured", "modelled"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ("energy", *map(str.upper, COMPONENTS), "measured", "modelled")
+    table = _table("Where it went", ("",), numbers)
     for row in info.lines:
         table.add_row(*_line(row))
     table.add_section()
@@ -104,9 +128,7 @@ def _line(row: LineRow) -> list[str]:
 
 
 def _components(info: BillInfo) -> Table:
-    table = Table(title="How it is known", title_justify="left")
-    for name in ("component", "source", "energy", "±"):
-        table.add_column(name, justify="right" if name in ("energy", "±") else "left", no_wrap=True)
+    table = _table("How it is known", ("component", "source"), ("energy", "±"))
     for name, part in info.components.items():
         share = "–" if part.uncertainty is None else f"{100 * part.uncertainty:.0f} %"
         table.add_row(name.upper(), _SOURCES[part.source], energy(part.kwh), share)
@@ -114,12 +136,11 @@ def _components(info: BillInfo) -> Table:
 
 
 def _cross_check(info: BillInfo) -> Table:
-    table = Table(title="Beside CodeCarbon, while it ran on the driver's machine (never added)", title_justify="left")
-    for name in ("component", "here", "source here", "CodeCarbon's model", "difference"):
-        table.add_column(name, justify="left" if name in ("component", "source here") else "right", no_wrap=True)
-    for row in info.cross_check:
-        difference = "–" if row.difference is None else f"{100 * row.difference:+.1f} %"
+    title = "Beside CodeCarbon, on the driver's machine; never added"
+    table = _table(title, ("component", "source here"), ("here", "CodeCarbon's model", "difference"))
+    for check in info.cross_check:
+        difference = "–" if check.difference is None else f"{100 * check.difference:+.1f} %"
         table.add_row(
-            row.component.upper(), energy(row.kwh), _SOURCES[row.source], energy(row.codecarbon_kwh), difference
+            check.component.upper(), _SOURCES[check.source], energy(check.kwh), energy(check.codecarbon_kwh), difference
         )
     return table

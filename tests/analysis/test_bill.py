@@ -127,8 +127,9 @@ def test_what_the_terminal_says(study, fake_node, gpus):
     write_ledger(study.path, story(fake_node, gpus))
     text = shown(bill_info(study))
     for part in (
-        "shared GPU, too short to rank",
-        "idle GPUs, cores and memory",
+        "shared, short",
+        "too short to rank",
+        "idle hardware",
         "modelled",
         "measured (energy counter)",
         "The lines sum to the machines.",
@@ -137,6 +138,13 @@ def test_what_the_terminal_says(study, fake_node, gpus):
         "No CO2: the study names no place",
     ):
         assert part in text
+
+
+def test_numbers_are_not_cut_on_a_terminal_of_80_columns(study, fake_node, gpus):
+    write_ledger(study.path, story(fake_node, gpus))
+    text = io.StringIO()
+    print_bill(bill_info(study), Console(file=text, width=80))
+    assert "…" not in text.getvalue() and "1.96 Wh" in text.getvalue()
 
 
 def test_co2_says_country_and_pue(study, fake_node, gpus):
@@ -234,10 +242,10 @@ def test_a_cross_check_outside_the_ledger_compares_nothing(study, fake_node, gpu
 
 def test_the_report_has_overhead_and_waste_if_there_is_a_ledger(study, fake_node, gpus, tmp_path):
     without = write_report(study, tmp_path / "without.html").read_text(encoding="utf-8")
-    assert "idle GPUs, cores and memory" not in without and "not the idle time of the machines" in without
+    assert "idle hardware" not in without and "not the idle time of the machines" in without
     write_ledger(study.path, story(fake_node, gpus))
     text = write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "idle GPUs, cores and memory" in text and "Wasted, in attempts" in text and "an estimate" in text
+    assert "idle hardware" in text and "Wasted, in attempts" in text and "an estimate" in text
 
 
 def test_the_report_of_an_impossible_ledger_says_so(study, fake_node, gpus, tmp_path):
