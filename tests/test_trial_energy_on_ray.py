@@ -183,16 +183,18 @@ def test_a_killed_meter_is_replaced_and_no_trial_notices(search, folder):
     assert len([record for record in read_ledger(ledger_folder(path)) if isinstance(record, Gap)]) == 1
 
 
-def test_a_killed_driver_and_its_trials_go_on_and_nothing_is_counted_twice(folder, ray_address):
-    path = folder / "driver"
-    command = [sys.executable, "-m", "sbp_tune.cli", "search", str(folder / "tiny.yaml"), "--name", "driver"]
+@pytest.mark.parametrize(("sent", "code", "reason"), [(signal.SIGKILL, -9, "died"), (signal.SIGINT, 130, "stopped")])
+def test_an_ended_driver_and_its_trials_go_on_and_nothing_is_counted_twice(folder, ray_address, sent, code, reason):
+    path = folder / sent.name
+    command = [sys.executable, "-m", "sbp_tune.cli", "search", str(folder / "tiny.yaml"), "--name", sent.name]
     changes = ["--set", "trainable=fake_gpus:Slow", "--set", "config.epochs=6", "--set", "config.seed={grid: [0, 1]}"]
     options = ["--results", str(folder), "--address", ray_address, *changes]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
-        when(path, 3, lambda _: driver.kill()).join()
+        when(path, 3, lambda _: driver.send_signal(sent)).join()
         output = driver.communicate()[0]
-    assert driver.returncode == -9, output
-    time.sleep(3)
+    assert driver.returncode == code, output
+    assert sent == signal.SIGKILL or meters(path) == []
+    time.sleep(3)  # for Ray to end the trials of a dead driver, and for the meter to see it
     before, _ = settled(path)
     resumed = run(app, ["resume", str(path), "--address", ray_address])
     assert resumed.exit_code == 0, resumed.output
@@ -200,12 +202,12 @@ def test_a_killed_driver_and_its_trials_go_on_and_nothing_is_counted_twice(folde
     assert trials["state"].tolist() == ["complete"] * 2 and trials["attempts"].tolist() == [2, 2]
     for number, trial in bill.trials.items():
         first, second = trial.attempts
-        assert (first.reason, second.reason) == ("died", "finished")
+        assert (first.reason, second.reason) == (reason, "finished")
         assert first.kwh == pytest.approx(before.trials[number].attempts[0].kwh, rel=0.2)
         continued = second.lease.continued_epoch
         assert continued in first.checkpoints or continued == 0
         assert trial.kwh_wasted == pytest.approx(first.kwh - first.checkpoints.get(continued, 0.0))
-    assert any(trial.kwh_wasted > 0 for trial in bill.trials.values())
+    assert sent == signal.SIGINT or any(trial.kwh_wasted > 0 for trial in bill.trials.values())
     assert meters(path) == []
 
 
@@ -215,3 +217,34 @@ def test_a_meter_that_cannot_start_is_one_line(search, folder, monkeypatch):
     assert result.exit_code == 1
     assert "error: the energy meter of this node cannot be started: OSError: no counters here" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_meter_that_fails_stops_the_search_and_resume_goes_on(search, folder, ray_address, monkeypatch):
+    """No trial is to blame, and the others would only fail as well."""
+    monkeypatch.setenv(node_actor.COUNTERS, "fake_gpus:failing")
+    result = search("failing", "trainable=fake_gpus:Slow")
+    assert result.exit_code == 1, result.output
+    assert "error: the counters have come to an end" in result.stderr and "sbp-tune resume" in result.stderr
+    assert set(load_study(folder / "failing").trials["state"]) == {"interrupted"}
+    monkeypatch.setenv(node_actor.COUNTERS, "fake_gpus:counters")
+    resumed = run(app, ["resume", str(folder / "failing"), "--address", ray_address])
+    assert resumed.exit_code == 0, resumed.output
+    _, trials = settled(folder / "failing")
+    assert trials["state"].tolist() == ["complete"] * 3
+
+
+def test_a_meter_that_fails_at_the_end_does_not_hide_why_the_search_failed(search, folder, monkeypatch):
+    stop = node_actor.stop_meters
+
+    def fails(_):
+        raise ray.exceptions.RaySystemError("no meters any more")
+
+    def fit(_):
+        raise ValueError("the search's own error")
+
+    monkeypatch.setattr(node_actor, "stop_meters", fails)
+    monkeypatch.setattr("ray.tune.Tuner.fit", fit)
+    result = search("hidden")
+    assert result.exit_code != 0
+    assert "the search's own error" in f"{result.exception} {result.stderr}"
+    stop(ledger_folder(folder / "hidden"))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sbp_tune.config import EnergyConfig
 from sbp_tune.energy.reading import Reading
 from sbp_tune.energy.records import Reason
-from sbp_tune.errors import SbpTuneError
+from sbp_tune.energy.repeater import Repeater
+from sbp_tune.errors import MeterError, SbpTuneError
 
 if TYPE_CHECKING:
     from sbp_tune.energy.counters.machine import MachineCounters
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 COUNTERS = "SBP_TUNE_COUNTERS"
 ANSWER_S = 120.0  # the first answer waits for a process to start, on a machine that is busy with trials
 STOP_S = 15.0
+IDLE_S = 600.0  # without any lease: the search is dead, or has no trials for this node
 
 _NAMESPACE = "sbp-tune"
 _RETRY_S = 0.5
@@ -64,7 +66,7 @@ class NodeLease:
         self._call("close", self._name, reason, timeout=STOP_S)
 
     def _call(self, method: str, *arguments: Any, timeout: float = ANSWER_S, **options: Any) -> Any:
-        """The meter's answer; SbpTuneError where it has none. Safe to repeat: no call does more the second time."""
+        """The meter's answer; MeterError where it has none. Safe to repeat: no call does more the second time."""
         import ray
         from ray.exceptions import (
             ActorDiedError,
@@ -81,20 +83,20 @@ class NodeLease:
                 return ray.get(getattr(self._meter, method).remote(*arguments, **options), timeout=timeout)
             except RayTaskError as error:
                 if isinstance(error.cause, SbpTuneError):
-                    raise error.cause from None
-                raise SbpTuneError(f"the energy meter of this node failed: {_last_line(error)}") from error
+                    raise MeterError(str(error.cause)) from None
+                raise MeterError(f"the energy meter of this node failed: {_last_line(error)}") from error
             except GetTimeoutError as error:
-                raise SbpTuneError(f"the energy meter of this node has not answered for {timeout:g} s") from error
+                raise MeterError(f"the energy meter of this node has not answered for {timeout:g} s") from error
             except (ActorDiedError, ActorUnavailableError, ActorUnschedulableError) as error:
                 # Ray starts it again, or we do: after being stopped it keeps its name for a moment. Ray's own
                 # retries of a call are not used, since they print a traceback each.
                 if _never_began(error) or time.monotonic() > end:
                     why = _last_line(error)
-                    raise SbpTuneError(f"the energy meter of this node cannot be started: {why}") from error
+                    raise MeterError(f"the energy meter of this node cannot be started: {why}") from error
                 time.sleep(_RETRY_S)
                 self._meter = _node_actor(self._folder, self._config)
             except RayError as error:
-                raise SbpTuneError(f"the energy meter of this node cannot be reached: {_last_line(error)}") from error
+                raise MeterError(f"the energy meter of this node cannot be reached: {_last_line(error)}") from error
 
 
 def stop_meters(folder: Path) -> list[str]:
@@ -146,7 +148,7 @@ def _node_actor(folder: Path, config: EnergyConfig) -> Any:
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
     }
     counters = os.environ.get(COUNTERS)
-    return ray.remote(_Meter).options(**options).remote(str(folder), node, config.model_dump(), counters)
+    return ray.remote(_Meter).options(**options).remote(str(folder), node, config.model_dump(), counters, IDLE_S)
 
 
 def _prefix(folder: Path) -> str:
@@ -154,12 +156,30 @@ def _prefix(folder: Path) -> str:
 
 
 class _Meter:
-    """NodeMeter in an actor: made anew by Ray when its process dies, it goes on with its own ledger."""
+    """NodeMeter in an actor: made anew by Ray when its process dies, it goes on with its own ledger.
 
-    def __init__(self, folder: str, node: str, config: dict[str, Any], counters: str | None = None) -> None:
+    idle_s: without a lease for so long it ends itself. On a cluster it would outlive a search that was killed, and
+    bill it the machine for ever; who comes later makes another.
+    """
+
+    def __init__(self, folder: str, node: str, config: dict[str, Any], counters: str | None, idle_s: float) -> None:
+        import ray
+
         from sbp_tune.energy.node_meter import NodeMeter
 
         self._meter = NodeMeter(node, Path(folder), _counters(counters, config))
+        self._itself, self._idle_s = ray.get_runtime_context().current_actor, idle_s
+        self._wanted = time.monotonic()
+        self._watch = Repeater(idle_s / 10, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        import ray
+
+        now = time.monotonic()
+        if self._meter.leases:
+            self._wanted = now
+        elif now - self._wanted > self._idle_s:
+            ray.kill(self._itself)  # at any moment: a lease that is just being opened is opened again on the next
 
     def open(self, *arguments: Any, **options: Any) -> None:
         self._meter.open(*arguments, **options)

@@ -131,6 +131,12 @@ class NodeMeter:
                 self._record(snapshot)
                 self._forget(lease)
 
+    @property
+    def leases(self) -> list[str]:
+        """Those that are open."""
+        with self._lock:
+            return list(self._leases)
+
     def bill(self) -> Bill:
         """Everything this ledger has, up to now."""
         with self._lock:

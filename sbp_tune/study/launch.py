@@ -122,7 +122,7 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
-    recorder, progress = Recorder(path, on_bad_input=interrupt), Progress(path, study.total_trials)
+    recorder, progress = Recorder(path, stop=interrupt), Progress(path, study.total_trials)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(load_trainable(file.trainable), {"cpu": file.resources.cpu, "gpu": file.resources.gpu}),
         tune_config=ray.tune.TuneConfig(
@@ -156,10 +156,9 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         progress.close()
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
-    if recorder.bad_input:
-        raise InputError(
-            [*recorder.bad_input, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"]
-        )
+    if recorder.stopped_by is not None:
+        why, again = recorder.stopped_by, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"
+        raise InputError([*why.problems, again]) if isinstance(why, InputError) else SbpTuneError(f"{why}\n{again}")
     if interrupted:
         return Ending.INTERRUPTED
     _settle_stopped(study, path)
@@ -205,9 +204,12 @@ def _settle_stopped(study: Study, path: Path) -> None:
 
 
 def _spent_kwh(path: Path) -> float:
-    """kWh of the trials that have ended; the others report theirs again."""
-    trials = load_study(path).trials
-    return float(trials.loc[trials["state"].isin(["complete", "stopped", "failed"]), "kwh"].sum())
+    """kWh of the trials that have ended, and what the others will not report again: it came after a checkpoint."""
+    study = load_study(path)
+    trials = study.trials
+    told = study.epochs.groupby("trial")["kwh"].last().reindex(trials["trial"]).fillna(0.0).to_numpy()
+    ended = trials["state"].isin(["complete", "stopped", "failed"])
+    return float(trials["kwh"].where(ended, (trials["kwh"] - told).clip(lower=0)).sum())
 
 
 @contextmanager

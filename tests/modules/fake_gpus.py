@@ -9,8 +9,9 @@ from typing import Any
 import pynvml
 import ray
 
-from sbp_tune.energy.counters.machine import MachineCounters
+from sbp_tune.energy.counters.machine import MachineCounters, MachineReading
 from sbp_tune.energy.nvml import Nvml
+from sbp_tune.errors import SbpTuneError
 from trainables.sparse_backprop import SparseBackprop
 
 UUIDS = [
@@ -48,6 +49,23 @@ class _Library:
 def counters(**coefficients: float) -> MachineCounters:
     """For SBP_TUNE_COUNTERS."""
     return MachineCounters(nvml=Nvml(_Library()), **coefficients)
+
+
+class _Failing(MachineCounters):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.reads = 0
+
+    def read(self) -> MachineReading:
+        self.reads += 1
+        if self.reads > 8:
+            raise SbpTuneError("the counters have come to an end")
+        return super().read()
+
+
+def failing(**coefficients: float) -> MachineCounters:
+    """For SBP_TUNE_COUNTERS: a machine that cannot be read after a while."""
+    return _Failing(nvml=Nvml(_Library()), **coefficients)
 
 
 def broken(**coefficients: float) -> MachineCounters:
