@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
+from sbp_tune.place import place_problem
 from sbp_tune.section import Section, near, plugin, plugin_names
 from sbp_tune.sparsity_config import DECIDING, SparsityConfig, has_no_effect
 
@@ -100,11 +101,30 @@ class EarlyStoppingConfig(Section):
 class EnergyConfig(Section):
     """Where the electricity comes from, and the models used where no counter can be read."""
 
-    country: str | None = Field(None, pattern="^[A-Z]{3}$", description="ISO 3166 alpha-3; none: no CO2 figure")
+    country: str | None = Field(None, pattern="^[A-Z]{3}$", description="ISO 3166 alpha-3; no place: no CO2 figure")
+    region: str | None = Field(None, min_length=1, description="state, province or bidding zone of the country")
+    cloud: str | None = Field(None, min_length=1, description="provider, instead of a country; with cloud_region")
+    cloud_region: str | None = Field(None, min_length=1, description="the provider's name for where the machines are")
     pue: float = Field(1.0, ge=1, le=5, description="power usage effectiveness of the building; applied to CO2 only")
     cpu_idle_w: float = Field(0.74, ge=0, description="W of an idle logical core; a run is billed the cores it holds")
     cpu_busy_w: float = Field(2.76, ge=0, description="W more of a busy logical core")
     ram_w_per_gb: float = Field(0.392, ge=0, description="W per GB of resident memory")
+
+    @property
+    def place(self) -> dict[str, str | None]:
+        """Where the electricity comes from, as the keyword arguments of `sbp_tune.energy.carbon.intensity`."""
+        return {name: getattr(self, name) for name in ("country", "region", "cloud", "cloud_region")}
+
+    @property
+    def has_place(self) -> bool:
+        """Whether CO2 can be told."""
+        return self.country is not None or self.cloud is not None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> EnergyConfig:
+        if problem := place_problem(**self.place):
+            raise ValueError(problem)
+        return self
 
 
 class TrainConfig(Section):

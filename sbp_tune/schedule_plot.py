@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ScheduleInfo(NamedTuple):
-    """Keep fractions by epoch, and by layer (in order of registration; dense ones keep 1) and epoch."""
+    """Keep fractions by epoch, and by layer and epoch: as registered, other parameters last; dense ones keep 1."""
 
     estimator: str
     schedule: str
@@ -43,7 +43,7 @@ def schedule_info(config: TrainConfig) -> ScheduleInfo:
     sparse = list(handle.sparse_layers)
     keep = [keep_fraction(sparsity, epoch, config.epochs) for epoch in range(config.epochs)]
     by_epoch = [layer_fractions(sparsity, p, sparse, handle.flops_of_layer) for p in keep]
-    names = [layer.name for layer in handle.layers]
+    names = list(dict.fromkeys([*(layer.name for layer in handle.layers), *sparse]))
     return ScheduleInfo(
         sparsity.estimator,
         sparsity.schedule,

@@ -81,7 +81,10 @@ class SparsityConfig(Section):
         (), strict=False, description="globs of layers that stay dense, beside those that do by default"
     )
     include: tuple[str, ...] = Field(
-        (), strict=False, description="globs of layers that become sparse, though by default they would not"
+        (),
+        strict=False,
+        description="globs of layers that become sparse, though by default they would not; mask, layer: of biases, "
+        "normalisation and other parameters too, where a glob matches no layer, such as '*.bias'",
     )
     state: Literal["freeze", "zero_grad"] = Field(
         "freeze",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,20 +18,25 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from sbp_tune.config import TrainConfig
+from sbp_tune.energy import EnergyMeter
 from sbp_tune.energy.devices import nvml_uuid
+from sbp_tune.energy.records import Reason
 from sbp_tune.errors import DataError, InputError, SbpTuneError
 from sbp_tune.memory import peak_memory_gb, reset_peak_memory
 from sbp_tune.optimizers import build_optimizer, lr_factor
 from sbp_tune.sparsity import sparsify
-from sbp_tune.trial_energy import TrialEnergy
+from sbp_tune.trial_energy import OwnMeter, RunMeter, TrialEnergy
 from sbp_tune.vision import ClassificationMetrics, augment, build_model, load_dataset, normalize
 from sbp_tune.vision.data import Split
 
 
 class Training:
-    """A run of one TrainConfig: `run_epoch()` until `finished`, then perhaps `test()`."""
+    """A run of one TrainConfig: `run_epoch()` until `finished`, then perhaps `test()`.
 
-    def __init__(self, config: TrainConfig) -> None:
+    meter: from the UUIDs of the run's GPUs, what meters it; by default it meters itself.
+    """
+
+    def __init__(self, config: TrainConfig, meter: Callable[[list[str]], RunMeter] | None = None) -> None:
         self.config = config
         self.device = resolve_device(config.device)
         if config.cpu_threads is not None:
@@ -57,7 +63,7 @@ class Training:
         self._flops_are_complete: bool | None = None  # not known before the first batch
         self._peaks: dict[str, float | None] = {"peak_rss_gb": 0.0, "peak_gpu_gb": None}
         reset_peak_memory()
-        self._energy = TrialEnergy(config.energy, self._gpu_uuids(), config.cpu_threads, self._synchronize)
+        self._energy = TrialEnergy(config.energy, (meter or self._own_meter)(self._gpu_uuids()), self._synchronize)
 
     @property
     def _on_gpu(self) -> bool:
@@ -77,13 +83,15 @@ class Training:
         """
         if self._diverged:
             raise SbpTuneError(f"diverged: the training loss was no longer a number in epoch {self.epoch}")
-        with self._energy.epoch():
+        with self._energy.epoch(self.epoch + 1):
             loss, lr = self._train()
             validation = self.evaluate(self.data.val) if validate or self.config.early_stopping else {}
         self.epoch += 1
         self._diverged = not math.isfinite(loss)
         self.finished = not self._diverged and (self.epoch >= self.config.epochs or self._stops_early(validation))
         self._update_peaks()
+        if self.finished:
+            self._energy.stop("finished")  # what comes now, a test perhaps, is not the training's
         return {
             "epoch": self.epoch,
             "loss": loss,
@@ -139,9 +147,9 @@ class Training:
         self._peaks = dict(state["peaks"])
         self._diverged = state["diverged"]
 
-    def close(self) -> None:
-        """Gives back what outlives the object: the meter's threads and the hooks on the model."""
-        self._energy.close()
+    def close(self, reason: Reason = "stopped") -> None:
+        """Gives back what outlives the object: the meter and the hooks on the model. reason: of an unfinished run."""
+        self._energy.stop(reason)
         self.sparsity.remove()
 
     def _train(self) -> tuple[float, float]:
@@ -220,6 +228,9 @@ class Training:
     def _synchronize(self) -> None:
         if self._on_gpu:
             torch.cuda.synchronize(self.device)
+
+    def _own_meter(self, gpus: list[str]) -> RunMeter:
+        return OwnMeter(EnergyMeter.from_config(self.config.energy, gpus=gpus, cpus=self.config.cpu_threads))
 
     def _gpu_uuids(self) -> list[str]:
         return [nvml_uuid(torch.cuda.get_device_properties(self.device).uuid)] if self._on_gpu else []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import pickle
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import torch
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.energy.carbon import intensity
+from sbp_tune.energy.node_actor import NodeLease
+from sbp_tune.errors import SbpTuneError
 from sbp_tune.training import Training, resolve_device
 from sbp_tune.vision import build_model, check_model, load_dataset
 
@@ -29,17 +33,19 @@ class SparseBackprop(ray.tune.Trainable):
         """InputError where the data or the model that a config names cannot be used on this machine."""
         parsed = TrainConfig.model_validate(config)
         check_model(parsed.model)
-        if parsed.energy.country is not None:
-            intensity(parsed.energy.country)
+        if parsed.energy.has_place:
+            intensity(**parsed.energy.place)
         resolve_device(parsed.device)
         data = load_dataset(parsed.data)
         images = data.train.images
         build_model(parsed.model, data.num_classes, images.shape[1], images.shape[-1])  # too small an image, say
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Takes a config, and perhaps `resume_from`: checkpoints of an earlier attempt, newest first.
+        """Takes a config, and beside it perhaps what a study adds to it.
 
-        Built when first used: an exception in an actor's creation reaches Ray's driver as text only.
+        resume_from: checkpoints of an earlier attempt, newest first; lease: by which the node's meter knows the
+        trial, a mapping of folder, trial and attempt. Built when first used: an exception in an actor's creation
+        reaches Ray's driver as text only.
         """
         self._given = config
 
@@ -47,15 +53,21 @@ class SparseBackprop(ray.tune.Trainable):
     def training(self) -> Training:
         """The run of this trial."""
         if self._training is None:
-            config = {key: value for key, value in self._given.items() if key != "resume_from"}
-            self._training = Training(TrainConfig.model_validate(config))
+            given = {key: value for key, value in self._given.items() if key not in ("resume_from", "lease")}
+            config = TrainConfig.model_validate(given)
+            self._training = Training(config, self._lease(config) if "lease" in self._given else None)
             state = self._newest(self._given.get("resume_from", []))
             if state is not None:
                 self._training.load_state_dict(state)
         return self._training
 
     def step(self) -> dict[str, Any]:
-        row = self.training.run_epoch()
+        try:
+            row = self.training.run_epoch()
+        except BaseException:
+            with suppress(SbpTuneError):  # a meter that fails as well must not hide why
+                self.training.close("failed")
+            raise
         return row | {"done": self.training.finished}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -77,6 +89,18 @@ class SparseBackprop(ray.tune.Trainable):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _lease(self, config: TrainConfig) -> Callable[[list[str]], NodeLease]:
+        """Metering by the node's meter: several trials share the machine."""
+        lease, bundle = self._given["lease"], self.trial_resources.bundles[0] if self.trial_resources else {}
+        fraction = min(1.0, bundle.get("GPU", 1.0)) or 1.0
+        cpus = bundle.get("CPU", config.cpu_threads or 1)
+
+        def meter(gpus: list[str]) -> NodeLease:
+            shares = dict.fromkeys(gpus, fraction)
+            return NodeLease(Path(lease["folder"]), lease["trial"], lease["attempt"], config.energy, shares, cpus)
+
+        return meter
 
     def _read(self, checkpoint: str) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(

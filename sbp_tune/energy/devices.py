@@ -1,13 +1,61 @@
-"""Which GPUs a run uses, as NVML UUIDs: the one name of a device that all tools share."""
+"""Which GPUs a run uses, as NVML UUIDs: the one name of a device that all tools share.
+
+Ray and torch are not imported: what they say comes in as plain data.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sbp_tune.energy.nvml import Nvml, system_nvml
 from sbp_tune.errors import SbpTuneError
+
+
+def trial_gpus(
+    count: float,
+    *,
+    assigned: Sequence[object] | None = None,
+    used: Sequence[object] = (),
+    environ: Mapping[str, str] = os.environ,
+    nvml: Nvml | None = None,
+) -> list[str]:
+    """UUIDs of the GPUs that a trial is to be billed, by the best evidence there is.
+
+    count: GPUs it holds, perhaps a part of one; 0 for a CPU trial, which gets none whatever its environment says.
+    used: what the trial's own torch calls the devices it computes on, which settles it; else assigned: what Ray
+    gave it (`get_accelerator_ids()["GPU"]`); else what `environ` shows it. SbpTuneError if two of these name
+    different GPUs, for a GPU that is not there, and for another number than `count`: nothing is guessed.
+    """
+    if count <= 0:
+        return []
+    nvml = nvml or system_nvml()
+    given = None if assigned is None else assigned_gpus(assigned, environ, nvml)
+    mine = [_present(nvml_uuid(device), nvml) for device in used]
+    if mine and given is not None and not set(mine) <= set(given):
+        raise SbpTuneError(f"the trial computes on {_list(mine)}, but was given {_list(given)}")
+    found = list(dict.fromkeys(mine or (resolve_gpus(environ, nvml) if given is None else given)))
+    if len(found) != math.ceil(count):
+        raise SbpTuneError(f"a trial with {count:g} GPUs, but found {_list(found)}: name those that it computes on")
+    return found
+
+
+def assigned_gpus(
+    ids: Sequence[object], environ: Mapping[str, str] = os.environ, nvml: Nvml | None = None
+) -> list[str]:
+    """UUIDs of the GPUs that Ray assigned: numbers, as int or text, UUIDs or their prefixes.
+
+    Ray's numbers are the machine's own, whatever the trial's CUDA_VISIBLE_DEVICES: Ray has already looked up the
+    one it was started with. SbpTuneError for one that is not there: unlike CUDA, Ray has no use for a list that
+    ends early.
+    """
+    nvml = nvml or system_nvml()
+    entries = [str(entry).strip() for entry in ids]
+    if any(entry.isdecimal() for entry in entries):
+        _check_order(environ, nvml)
+    return list(dict.fromkeys(_assigned(entry, nvml) for entry in entries))
 
 
 def resolve_gpus(environ: Mapping[str, str] = os.environ, nvml: Nvml | None = None) -> list[str]:
@@ -42,6 +90,25 @@ def nvml_uuid(device: object) -> str:
     """NVML's form of a UUID; torch.cuda.get_device_properties(i).uuid comes without the `GPU-`."""
     text = str(device)
     return text if text.startswith(("GPU-", "MIG-")) else f"GPU-{text}"
+
+
+def _assigned(entry: str, nvml: Nvml) -> str:
+    uuids = nvml.uuids()
+    uuid = _by_index(entry, uuids) if entry.isdecimal() else _by_uuid(entry, uuids)
+    if uuid is None:
+        raise SbpTuneError(f"GPU {entry!r} was assigned, but there is no such GPU (GPUs: {_list(uuids)})")
+    return uuid
+
+
+def _present(uuid: str, nvml: Nvml) -> str:
+    """The UUID, if it is of a GPU or an instance here, or if NVML knows none at all, as on some Jetsons."""
+    if uuid not in nvml.uuids() and nvml.uuids() and not nvml.mig(uuid):
+        raise SbpTuneError(f"GPU {uuid} is not on this machine (GPUs: {_list(nvml.uuids())})")
+    return uuid
+
+
+def _list(uuids: Sequence[str]) -> str:
+    return ", ".join(uuids) or "none"
 
 
 def _by_index(entry: str, uuids: list[str]) -> str | None:

@@ -17,12 +17,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from sbp_tune.energy.carbon import intensity
+from sbp_tune.energy.carbon import co2_kg
+from sbp_tune.energy.counters.gpu import UPDATE_PERIOD_S, GpuEnergy, energy_source
+from sbp_tune.energy.counters.jetson import HWMON, Jetson, JetsonGpu
 from sbp_tune.energy.devices import nvml_uuid
-from sbp_tune.energy.gpu import UPDATE_PERIOD_S, GpuEnergy
 from sbp_tune.energy.integral import Integral
 from sbp_tune.energy.models import CPU_BUSY_W, CPU_IDLE_W, MODEL_UNCERTAINTY, RAM_W_PER_GB, cpu_joules, ram_joules
 from sbp_tune.energy.nvml import Nvml, system_nvml
@@ -40,17 +42,21 @@ SAMPLE_PERIOD_S = 1.0
 class EnergyMeter:
     """Energy of a process tree and of the GPUs it holds. Runs once; methods may be called from any thread.
 
-    country: ISO 3166 alpha-3, None for no CO2 figure; pue: applied to CO2 only; gpus: UUIDs as NVML or torch
-    write them, none for a CPU run; cpus: cores reserved for the run, by default all that the process may use;
-    the three coefficients: see `models`; pid: root of the tree, by default this process; nvml, clock: for tests.
-    InputError for an impossible argument. A reading that cannot be true raises SbpTuneError, then and ever
-    after. Synchronise the GPU before `start`, `read` and `stop`: work still queued would be left out.
+    country, region, cloud, cloud_region: the place, see `carbon.intensity`; without one there is no CO2 figure;
+    pue: applied to CO2 only; gpus: UUIDs as NVML or torch write them, none for a CPU run; cpus: cores reserved for
+    the run, by default all that the process may use; the three coefficients: see `models`; pid: root of the tree,
+    by default this process; nvml, hwmon, clock: for tests. InputError for an impossible argument. A reading that
+    cannot be true raises SbpTuneError, then and ever after. Synchronise the GPU before `start`, `read` and `stop`:
+    work still queued would be left out.
     """
 
     def __init__(
         self,
         *,
         country: str | None = None,
+        region: str | None = None,
+        cloud: str | None = None,
+        cloud_region: str | None = None,
         pue: float = 1.0,
         gpus: Sequence[object] = (),
         cpus: float | None = None,
@@ -59,12 +65,16 @@ class EnergyMeter:
         ram_w_per_gb: float = RAM_W_PER_GB,
         pid: int | None = None,
         nvml: Nvml | None = None,
+        hwmon: Path = HWMON,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         cpus = _usable_cores() if cpus is None else cpus
         _check_at_least(1, pue=pue)
         _check_at_least(0, cpus=cpus, cpu_idle_w=cpu_idle_w, cpu_busy_w=cpu_busy_w, ram_w_per_gb=ram_w_per_gb)
-        self._co2_kg_per_kwh = None if country is None else pue * intensity(country)
+        place = {"country": country, "region": region, "cloud": cloud, "cloud_region": cloud_region}
+        self._co2_kg_per_kwh = (
+            co2_kg(1.0, pue=pue, **place) if any(name is not None for name in place.values()) else None
+        )
         # Where more cores are promised than there are, the idle processor is still billed only once.
         self._cores = min(cpus, os.cpu_count() or 1)
         self._cpu_idle_w = cpu_idle_w
@@ -73,6 +83,7 @@ class EnergyMeter:
         self._uuids = list(dict.fromkeys(nvml_uuid(gpu) for gpu in gpus))
         self._pid = os.getpid() if pid is None else pid
         self._nvml = nvml
+        self._hwmon = hwmon
         self._clock = clock
         self._lock = threading.Lock()
         self._repeaters: list[Repeater] = []
@@ -85,6 +96,9 @@ class EnergyMeter:
         """A meter for this process with the coefficients and the place of a config."""
         return cls(
             country=config.country,
+            region=config.region,
+            cloud=config.cloud,
+            cloud_region=config.cloud_region,
             pue=config.pue,
             gpus=gpus,
             cpus=cpus,
@@ -103,7 +117,7 @@ class EnergyMeter:
         now = self._clock()
         self._memory = Integral(now, self._tree.memory_gb())
         self._next_memory = now
-        self._gpus = [GpuEnergy(uuid, nvml, now) for uuid in self._uuids] if nvml else []
+        self._gpus = [_gpu(uuid, nvml, now, self._hwmon) for uuid in self._uuids] if nvml else []
         self._utilization = Integral(now, self._gpu_utilization())
         self._started = now
         self._repeaters.append(Repeater(SAMPLE_PERIOD_S, lambda: self._sample(self._sample_tree)))
@@ -175,8 +189,9 @@ class EnergyMeter:
         cpu_j = cpu_joules(seconds, cpu_seconds, self._cores, self._cpu_idle_w, self._cpu_busy_w)
         ram_j = ram_joules(self._memory.until(now), self._ram_w_per_gb)
         components = {"gpu": self._gpu_component(now)} if self._gpus else {}
-        components["cpu"] = Component(cpu_j / JOULES_PER_KWH, "model", MODEL_UNCERTAINTY)
-        components["ram"] = Component(ram_j / JOULES_PER_KWH, "model", MODEL_UNCERTAINTY)
+        if not any(gpu.includes_host for gpu in self._gpus):
+            components["cpu"] = Component(cpu_j / JOULES_PER_KWH, "model", MODEL_UNCERTAINTY)
+            components["ram"] = Component(ram_j / JOULES_PER_KWH, "model", MODEL_UNCERTAINTY)
         busy = self._utilization.until(now)
         reading = Reading(
             components, seconds, cpu_seconds, co2_kg=None, gpu_busy_seconds=None if math.isnan(busy) else busy
@@ -219,6 +234,15 @@ class EnergyMeter:
     def _sample_gpus(self, now: float) -> None:
         for gpu in self._gpus:
             gpu.sample(now)
+
+
+def _gpu(uuid: str, nvml: Nvml, now: float, hwmon: Path) -> GpuEnergy | JetsonGpu:
+    """A Jetson's GPU has a name in NVML, or none, but never an energy."""
+    if not (uuid in nvml.uuids() and energy_source(uuid, nvml) != "none"):
+        jetson = Jetson(now, hwmon)
+        if jetson.sampled:
+            return JetsonGpu(jetson, now)
+    return GpuEnergy(uuid, nvml, now)
 
 
 def _usable_cores() -> int:

@@ -61,13 +61,17 @@ class Nvml:
             Gpu(
                 index=index,
                 uuid=uuid,
-                name=str(self._query(uuid, "nvmlDeviceGetName")),
+                name=self.name(uuid),
                 energy_counter=self.total_energy_j(uuid) is not None,
                 power_limit_w=self.power_limit_w(uuid),
                 mig=self.mig(uuid),
             )
             for index, uuid in enumerate(self._handles)
         ]
+
+    def name(self, uuid: str) -> str:
+        """The product's name."""
+        return str(self._query(uuid, "nvmlDeviceGetName"))
 
     def total_energy_j(self, uuid: str) -> float | None:
         """Energy since the driver was loaded, J."""

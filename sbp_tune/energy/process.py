@@ -16,24 +16,31 @@ class _Member:
 
 
 class ProcessTree:
-    """A process and its descendants. Not thread-safe.
+    """A process and, if wanted, its descendants. Not thread-safe.
 
     A child that exits moves its CPU time to the parent that reaps it, so that children too short to be seen
     count in full. Time that no parent takes over (the parent died first, or ignores its children) stays as
     last seen; a process once seen is followed even when it is no longer a descendant. What is lost is at most
     the time between the last reading and the exit of such an orphan.
+
+    age_s: how long the process must have run already; one that began later has been given its number since.
     """
 
-    def __init__(self, pid: int, reader: ProcessReader | None = None) -> None:
+    def __init__(
+        self, pid: int, reader: ProcessReader | None = None, *, descendants: bool = True, age_s: float = 0.0
+    ) -> None:
         self._reader = reader or system_reader()
         times = self._reader.times(pid)
-        if times is None:
+        if times is None or (age_s > 0 and self._reader.age(times.started) < age_s):
             raise SbpTuneError(f"process {pid} does not exist or cannot be read")
+        self._pid, self._started, self._descendants = pid, times.started, descendants
         self._members = {pid: _Member(times, 0.0)}  # parents before their children
         self._lost = 0.0
 
     def cpu_seconds(self) -> float:
         """CPU seconds that the tree has used since each process began, s; never decreases."""
+        if not self._descendants:
+            return self._own_seconds()
         seen: dict[int, ProcessTimes] = {}
         for pid, member in self._members.items():
             self._walk(pid, seen, member.times.started)
@@ -41,6 +48,19 @@ class ProcessTree:
         self._members = {pid: _Member(times, owed.get(pid, 0.0)) for pid, times in seen.items()}
         used = sum(member.times.own + member.times.reaped + member.owed for member in self._members.values())
         return used + self._lost
+
+    def _own_seconds(self) -> float:
+        times, member = self._reader.times(self._pid), self._members[self._pid]
+        if times is not None and times.started == self._started:
+            self._members[self._pid] = member = _Member(times, 0.0)
+        return member.times.own
+
+    def alive(self) -> bool:
+        """Whether the root still runs, or is stopped (SIGSTOP); not when it has ended, even if nobody has reaped it,
+        nor when its pid is another process's by now.
+        """
+        times = self._reader.times(self._pid)
+        return times is not None and times.started == self._started and not times.ended
 
     def memory_gb(self) -> float:
         """Resident memory of the processes found by the last `cpu_seconds`, GB (1e9 bytes).

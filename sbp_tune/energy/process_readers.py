@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ class ProcessTimes:
     parent: int
     own: float
     reaped: float
+    ended: bool = False  # a zombie: it waits for its parent to take its times
 
 
 class ProcessReader(Protocol):
@@ -25,6 +27,9 @@ class ProcessReader(Protocol):
 
     def times(self, pid: int) -> ProcessTimes | None:
         """CPU seconds so far."""
+
+    def age(self, started: float) -> float:
+        """Seconds since a process with `started` in its times began."""
 
     def children(self, pid: int) -> list[int]:
         """Pids of the direct children."""
@@ -55,7 +60,11 @@ class ProcFs:
             return None
         field = text[text.rindex(b")") + 2 :].split()  # the name before it may hold blanks and brackets
         utime, stime, cutime, cstime = (int(ticks) / self._tick for ticks in field[11:15])
-        return ProcessTimes(float(field[19]), int(field[1]), utime + stime, cutime + cstime)
+        ended = field[0] in (b"Z", b"X", b"x")
+        return ProcessTimes(float(field[19]), int(field[1]), utime + stime, cutime + cstime, ended)
+
+    def age(self, started: float) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / self._tick
 
     def children(self, pid: int) -> list[int]:
         try:
@@ -85,9 +94,13 @@ class Psutil:
             process = psutil.Process(pid)
             cpu = process.cpu_times()
             reaped = getattr(cpu, "children_user", 0.0) + getattr(cpu, "children_system", 0.0)
-            return ProcessTimes(process.create_time(), process.ppid(), cpu.user + cpu.system, reaped)
+            ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            return ProcessTimes(process.create_time(), process.ppid(), cpu.user + cpu.system, reaped, ended)
         except psutil.Error:
             return None
+
+    def age(self, started: float) -> float:
+        return time.time() - started
 
     def children(self, pid: int) -> list[int]:
         import psutil

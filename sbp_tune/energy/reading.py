@@ -27,7 +27,8 @@ class Component:
 class Reading:
     """Energy since the start of a meter.
 
-    components: by name, `gpu` (absent in a run without GPU), `cpu` and `ram`; seconds: wall time;
+    components: by name, `gpu` (absent in a run without GPU), `cpu` and `ram` (absent where the GPU's number holds
+    them, as on a Jetson that measures the whole module); seconds: wall time;
     cpu_seconds: of the whole process tree; co2_kg: kg CO2eq, PUE included, None without a country;
     gpu_busy_seconds: mean over the GPUs of the time in which a kernel ran, None where that cannot be read.
     """

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
 from sbp_tune.config import SparsityConfig
-from sbp_tune.errors import InputError
+from sbp_tune.sparsity.choice import matches
 
 LEAST = 0.01
 """No profile gives a layer less: p_l = 0 would mean that it never learns."""
@@ -39,24 +37,6 @@ def layer_fractions(
     return {name: _last_match(config.layers.overrides, name, min(1.0, max(LEAST, fractions[name]))) for name in sparse}
 
 
-def check_patterns(config: SparsityConfig, names: list[str]) -> None:
-    """InputError for patterns that match no layer: a spelling mistake would silently change nothing."""
-    patterns = {
-        "layers.stages": config.layers.stages,
-        "layers.overrides": config.layers.overrides,
-        "exclude": config.exclude,
-        "include": config.include,
-    }
-    problems = [
-        f"sparsity.{key}: {pattern!r} matches no convolution or linear layer; they are: {_listed(names)}"
-        for key, found in patterns.items()
-        for pattern in found
-        if not any(_matches(name, pattern) for name in names)
-    ]
-    if problems:
-        raise InputError(problems)
-
-
 def _fraction_of_sparse(p: float, sparse: list[str], flops: dict[str, int]) -> float:
     total = sum(flops.values())
     of_sparse = sum(flops.get(name, 0) for name in sparse)
@@ -64,14 +44,5 @@ def _fraction_of_sparse(p: float, sparse: list[str], flops: dict[str, int]) -> f
 
 
 def _last_match(values: dict[str, float], name: str, default: float) -> float:
-    matching = [value for pattern, value in values.items() if _matches(name, pattern)]
+    matching = [value for pattern, value in values.items() if matches(name, pattern)]
     return matching[-1] if matching else default
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """A glob of the whole name, or the name of a module that the layer lies in."""
-    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:4])}, ..., {names[-1]}"

@@ -17,6 +17,8 @@ MARGIN = 0.9
 class AutoDense:
     """Times of dense and sparse backward passes by layer and variant, on the layer's first real batch.
 
+    They count from the next optimizer step on, so that within one a layer always runs alike: a recomputed
+    forward pass (checkpointing) as the first, and the later parts of an accumulated gradient as the earlier.
     Decisions rest on time and so may differ from run to run where both ways take equally long; they
     are part of `state_dict`, so that a run that resumes keeps them.
     """
@@ -24,6 +26,12 @@ class AutoDense:
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
         self.times: dict[str, tuple[float, float]] = {}
+        self._fresh: dict[str, tuple[float, float]] = {}
+
+    def settle(self) -> None:
+        """A step is over: what it measured counts from now on."""
+        self.times |= self._fresh
+        self._fresh.clear()
 
     def prefers_dense(self, layer: Layer, variant: str) -> bool:
         """Whether the variant was timed and is not faster."""
@@ -35,12 +43,12 @@ class AutoDense:
     def backward(self, layer: Layer, estimator: Estimator, variant: str, products: Products) -> Gradients:
         """The estimator's backward pass, after timing a variant that is new."""
         key = self._key(layer, variant)
-        if self.enabled and key not in self.times and estimator.is_timed(layer):
+        if self.enabled and key not in self.times and key not in self._fresh and estimator.is_timed(layer):
             trial = products.uncounted()
             dense, sparse = least_seconds(
                 trial.dense, lambda: estimator.backward(layer, trial), device=products.weight.device
             )
-            self.times[key] = (dense, sparse)
+            self._fresh[key] = (dense, sparse)
         return estimator.backward(layer, products)
 
     def reason(self, layer: Layer, variant: str) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class FlopCounter:
@@ -37,3 +38,15 @@ def product_flops(output: Tensor, weight: Tensor) -> int:
     forward, grad_input and grad_weight all cost the same.
     """
     return 2 * output.numel() * (weight.numel() // max(weight.shape[0], 1))
+
+
+def filter_size(module: nn.Module) -> int:
+    """Multiply-adds of one element: of the output, or of a transposed convolution's input.
+
+    From the layer's settings, since reading a computed weight computes it (and moves a spectral norm on).
+    """
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    assert isinstance(module, nn.modules.conv._ConvNd)
+    channels = module.out_channels if module.transposed else module.in_channels
+    return channels // module.groups * math.prod(module.kernel_size)

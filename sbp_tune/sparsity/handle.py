@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -10,22 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sbp_tune.config import SparsityConfig
-from sbp_tune.schedules import keep_fraction
-from sbp_tune.sparsity.allocation import check_patterns, layer_fractions
+from sbp_tune.errors import SbpTuneError
+from sbp_tune.sparsity.allocation import layer_fractions
 from sbp_tune.sparsity.auto_dense import AutoDense
+from sbp_tune.sparsity.choice import choose
 from sbp_tune.sparsity.compact_step import CompactStep
 from sbp_tune.sparsity.estimators._base import Estimator
 from sbp_tune.sparsity.flops import FlopCounter
-from sbp_tune.sparsity.forward import LayerForward, ModuleForward, SwappedForward
-from sbp_tune.sparsity.layers import choose_sparse, find_layers
+from sbp_tune.sparsity.forward import LayerForward, ModuleForward, OpaqueForward, SwappedForward, check_untouched
 
-
-def sparsify(model: nn.Module, config: SparsityConfig, seed: int = 0) -> SparsityHandle:
-    """Attaches the estimator that the config names; the model's state_dict keys stay as they are.
-
-    seed: of the estimator's random choices; the same on all ranks of a distributed run.
-    """
-    return SparsityHandle(model, config, seed)
+Schedule = Callable[[float, int, float | None, float | None], float]
+"""p at an epoch (from 0; broken with `per: step`) of so many planned ones, in (0, 1]. Third and fourth: p of
+the epoch before, and the share of the gradient's norm that it kept; None where nothing was measured."""
 
 
 class SparsityHandle:
@@ -34,16 +31,16 @@ class SparsityHandle:
     keep_fraction: p of the present epoch or step, as scheduled.
     """
 
-    def __init__(self, model: nn.Module, config: SparsityConfig, seed: int = 0) -> None:
+    def __init__(self, model: nn.Module, config: SparsityConfig, seed: int, schedule: Schedule) -> None:
+        model = getattr(model, "_orig_mod", model)  # of torch.compile
+        check_untouched(model)
         self.config = config
+        self.schedule = schedule
         self.keep_fraction = 1.0
         self.flops = FlopCounter()
         self.auto_dense = AutoDense(config.auto_dense)
-        self.layers = find_layers(model)
-        check_patterns(config, [layer.name for layer in self.layers])
         kind = estimator_class(config.estimator)
-        self._excluded = choose_sparse(self.layers, kind.default_dense, config.exclude, config.include)
-        self._sparse = [layer for layer in self.layers if layer.name not in self._excluded]
+        self.layers, self._sparse, self._excluded = choose(model, kind, config)
         self.estimator = kind(model, self._sparse, config, seed)
         self._compact_step = CompactStep()
         self._epoch, self._epochs, self._steps_per_epoch = 0, 1, 0
@@ -52,6 +49,8 @@ class SparsityHandle:
         self._previous: tuple[float, float | None] | None = None  # keep fraction and norm share of the last epoch
         self._flops_of_layer: dict[str, int] = {}
         self._order: dict[str, None] = {}
+        self._ran: set[str] = set()  # since the last step
+        self._ran_without_grad: set[str] = set()
         self._swapped = self._swap(model)
 
     def start_epoch(self, epoch: int, epochs: int, steps: int | None = None) -> None:
@@ -80,18 +79,25 @@ class SparsityHandle:
         """Keeps the losses [k] of the samples [k] just trained on, for later `select`s."""
         self.estimator.record(indices, losses)
 
-    def before_step(self, optimizer: Optimizer) -> None:
-        """Call between `backward` (and, with a GradScaler, `unscale_`) and `optimizer.step`, once per step."""
+    def before_step(self, *optimizers: Optimizer) -> None:
+        """Call between `backward` (and, with a GradScaler, `unscale_`) and `optimizer.step`, once per step.
+
+        optimizers: all that will step on the model's parameters. Does nothing after `remove`.
+        """
+        if not self._swapped:
+            return
+        self._check_checkpoints()
+        self.auto_dense.settle()
         if self.estimator.observes() and self._flops_of_layer:
             self.estimator.observe(self._flops_of_layer, list(self._order))
-        self.estimator.before_step(optimizer)
+        self.estimator.before_step(*optimizers)
         frozen = self.config.state == "freeze"
         for parameter in self.estimator.skipped():
             if frozen:
                 parameter.grad = None
             elif parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self._compact_step.select(optimizer, self.estimator.selected() if frozen else {})
+        self._compact_step.select(optimizers, self.estimator.selected() if frozen else {})
         self._step += 1
         if self.config.per == "step":
             self._set_keep_fraction()
@@ -115,7 +121,7 @@ class SparsityHandle:
 
     @property
     def sparse_layers(self) -> tuple[str, ...]:
-        """Names of the layers that may be sparse, in order of registration."""
+        """Names of the layers, and of other parameters included, that may be sparse, in order of registration."""
         return tuple(layer.name for layer in self._sparse)
 
     @property
@@ -141,19 +147,24 @@ class SparsityHandle:
             "times": dict(self.auto_dense.times),
             "flops_of_layer": dict(self._flops_of_layer),
             "order": list(self._order),
+            "epoch": (self._epoch, self._epochs, self._steps_per_epoch),
             "step": self._step,
+            "until_draw": self._until_draw,
             "keep_fraction": self.keep_fraction,
             "previous": self._previous,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where `state_dict` was taken, between two epochs."""
+        """Continues where `state_dict` was taken: between two epochs, or two steps of one (no `start_epoch` then)."""
         self.flops.load_state_dict(state["flops"])
         self.estimator.load_state_dict(state["estimator"])
         self.auto_dense.times = {key: (times[0], times[1]) for key, times in state["times"].items()}
         self._flops_of_layer = dict(state["flops_of_layer"])
         self._order = dict.fromkeys(state["order"])
-        self._step, self.keep_fraction, self._previous = state["step"], state["keep_fraction"], state["previous"]
+        self._epoch, self._epochs, self._steps_per_epoch = state["epoch"]
+        self._step, self._until_draw = state["step"], state["until_draw"]
+        self.keep_fraction, self._previous = state["keep_fraction"], state["previous"]
+        self._share_out()
 
     def remove(self) -> None:
         """Gives every module its forward back; the model is as it was. The counts stay readable."""
@@ -176,12 +187,31 @@ class SparsityHandle:
     def ran(self, name: str, flops: int | None = None) -> None:
         """A module ran in training; `flops` of one product for a layer."""
         self._order.setdefault(name)
+        self._ran.add(name)
         if flops is not None:
             self._flops_of_layer[name] = flops
 
+    def ran_without_grad(self, name: str) -> None:
+        """A module in training mode ran under `no_grad`, as in the first pass of a reentrant checkpoint."""
+        self._order.setdefault(name)  # the second pass runs the segments backwards
+        self._ran_without_grad.add(name)
+
+    def _check_checkpoints(self) -> None:
+        """A reentrant segment whose input has no gradient never runs its second pass: nothing in it would learn."""
+        lost = [name for name in self._ran_without_grad - self._ran if not self.estimator.runs_without_graph(name)]
+        self._ran.clear()
+        self._ran_without_grad.clear()
+        if lost and self.estimator.cuts_graph:
+            raise SbpTuneError(
+                f"sparsity.estimator: {self.config.estimator} cut the graph below {min(lost)}, and its checkpoint is "
+                "reentrant, so that it has no gradient; use torch.utils.checkpoint with use_reentrant=False"
+            )
+
     def _swap(self, model: nn.Module) -> list[SwappedForward]:
+        may_be_sparse = {layer.name for layer in self._sparse}
         swapped: list[SwappedForward] = [
-            LayerForward(layer, self, may_be_sparse=layer.name not in self._excluded) for layer in self.layers
+            (LayerForward if layer.operator else OpaqueForward)(layer, self, layer.name in may_be_sparse)
+            for layer in self.layers
         ]
         if self.estimator.cuts_graph:
             layers = {layer.module for layer in self.layers}
@@ -196,8 +226,10 @@ class SparsityHandle:
         epoch: float = self._epoch
         if self.config.per == "step" and self._steps_per_epoch:
             epoch += min(self._step, self._steps_per_epoch - 1) / self._steps_per_epoch
-        previous = self._previous or (None, None)
-        self.keep_fraction = keep_fraction(self.config, epoch, self._epochs, *previous)
+        self.keep_fraction = self.schedule(epoch, self._epochs, *(self._previous or (None, None)))
+        self._share_out()
+
+    def _share_out(self) -> None:
         flops = self._flops_of_layer or None
         names = [layer.name for layer in self._sparse]
         self.estimator.p = self.keep_fraction

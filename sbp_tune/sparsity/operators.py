@@ -84,15 +84,20 @@ Operator = Convolution | Linear
 
 
 def operator_of(module: nn.Module) -> Operator | None:
-    """The products of a layer that uses torch's own forward; None for a subclass that does not."""
+    """The products of a layer that uses torch's own forward; None for a class or an instance that does not."""
     if isinstance(module, nn.Linear):
-        return Linear() if type(module).forward is nn.Linear.forward else None
+        return Linear() if _runs_as(module, nn.Linear, "forward") else None
     assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     kind = next(base for base in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(module, base))
-    if any(getattr(type(module), name) is not getattr(kind, name) for name in ("forward", "_conv_forward")):
+    if not (_runs_as(module, kind, "forward") and _runs_as(module, kind, "_conv_forward")):
         return None
     padding = (0,) * len(module.stride) if pads_first(module) else _symmetric_padding(module)
     return Convolution(module.stride, padding, module.dilation, module.groups)
+
+
+def _runs_as(module: nn.Module, kind: type[nn.Module], method: str) -> bool:
+    found = getattr(module, method)  # of the instance, where somebody has put one there
+    return getattr(found, "__func__", None) is getattr(kind, method)
 
 
 def pads_first(module: nn.Module) -> bool:

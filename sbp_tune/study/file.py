@@ -33,6 +33,9 @@ class SearchConfig(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
     scheduler: Literal["none"] = Field("none", description="none: every trial trains to its end")
     concurrent: int | None = Field(None, ge=1, description="trials at a time; none: as many as the machines hold")
+    tie: float = Field(
+        0.0, ge=0, lt=1, description="the sampler is told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly"
+    )
 
 
 class BudgetConfig(Section):
@@ -46,7 +49,9 @@ class ResourcesConfig(Section):
     """What one trial occupies."""
 
     cpu: int = Field(1, ge=1, description="cores, and torch's threads")
-    gpu: int = Field(0, ge=0, le=1, description="a whole GPU, or none: the energy of a shared one is not a trial's own")
+    gpu: float = Field(
+        0, ge=0, le=1, description="a GPU, a fraction of one (its energy is then split by rule, and so marked), or none"
+    )
 
 
 class StudyFile(Section):
@@ -111,8 +116,8 @@ class Study:
         for name, mode in self.file.objectives.items():
             if mode != (natural := "max" if name in _TO_MAXIMISE else "min"):
                 problems.append(f"objectives.{name}: found {mode}; a search for the worst is a mistake: {natural}")
-        if "co2_kg" in self.file.objectives and self.file.energy.country is None:
-            problems.append("objectives.co2_kg: needs energy.country")
+        if "co2_kg" in self.file.objectives and not self.file.energy.has_place:
+            problems.append("objectives.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
         if problems:
             raise InputError([f"{self.source}: {problem}" for problem in problems])
 

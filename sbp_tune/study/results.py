@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from sbp_tune.energy.bill import TrialBill
 from sbp_tune.errors import InputError
 from sbp_tune.files import read_yaml, write_atomic
 from sbp_tune.study.epochs import merged_rows, read_rows
+from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.lock import is_in_use
 from sbp_tune.study.storage import attempts, open_study
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
 METRICS = [
     *("epoch", "val_accuracy", "test_accuracy", "f1", "roc_auc", "precision", "recall", "loss", "val_loss"),
-    *("kwh", "kwh_gpu", "kwh_cpu", "kwh_ram", "kwh_measured_share", "co2_kg", "mean_power_w"),
+    *("kwh", "kwh_wasted", "kwh_gpu", "kwh_cpu", "kwh_ram", "kwh_measured_share", "co2_kg", "mean_power_w"),
     *("train_time_s", "epoch_time_s", "tflop", "gpu_util", "peak_gpu_gb", "peak_rss_gb", "keep_fraction", "lr"),
 ]
 
@@ -60,7 +63,8 @@ def load_study(path: Path | str) -> StudyResults:
         raise InputError(f"{path}: not a study directory (it needs study.yaml and study.db)")
     document = read_yaml(path / "study.yaml")
     storage, unfinished = open_study(path), "running" if is_in_use(path) else "interrupted"
-    log = read_rows(path)
+    log, billed = read_rows(path), study_bill(path)
+    bills = billed.bill.trials if billed is not None and billed.bill is not None else {}
     trials, epochs, configs = [], [], {}
     for record in storage.get_trials(deepcopy=False):
         if record.state.name == "WAITING":
@@ -79,6 +83,7 @@ def load_study(path: Path | str) -> StudyResults:
                 "error": attributes.get("error"),
                 "device": last.get("device"),
                 **{name: last.get(name) for name in (*METRICS, *SOURCES)},
+                **_energy(bills.get(str(record.number)), last),
                 **flat_columns(configs[record.number]),
             }
         )
@@ -93,6 +98,32 @@ def load_study(path: Path | str) -> StudyResults:
         epochs=_typed(pd.DataFrame(epochs, columns=["trial", *METRICS])),
         configs=configs,
     )
+
+
+def _energy(bill: TrialBill | None, last: dict[str, Any]) -> dict[str, Any]:
+    """What the ledger says of a trial, all attempts together; nothing where it says nothing."""
+    if bill is None:
+        return {}
+    kwh, reported = bill.kwh, last.get("kwh")
+    known = {f"kwh_{name}": part.kwh for name, part in bill.components.items()}
+    sources = {f"kwh_{name}_source": part.source for name, part in bill.components.items()}
+    co2 = last["co2_kg"] * kwh / reported if kwh is not None and reported and last.get("co2_kg") is not None else None
+    share = bill.measured_kwh / bill.known_kwh if bill.known_kwh and kwh is not None else None
+    return {**known, **sources, "kwh": kwh, "kwh_wasted": bill.kwh_wasted, "co2_kg": co2, "kwh_measured_share": share}
+
+
+def useful(trials: pd.DataFrame, name: str) -> pd.Series:
+    """A metric of trials, kWh and CO2 without what their crashes wasted: that is no property of a config.
+
+    NaN where it was not recorded.
+    """
+    if name not in trials:
+        return pd.Series(np.nan, index=trials.index, name=name, dtype=float)
+    values = pd.to_numeric(trials[name], errors="coerce").astype(float)
+    if name not in ("kwh", "co2_kg") or "kwh_wasted" not in trials:
+        return values
+    kwh, wasted = (pd.to_numeric(trials[key], errors="coerce").astype(float) for key in ("kwh", "kwh_wasted"))
+    return values.where(~(wasted > 0), values * (1 - wasted / kwh))
 
 
 def write_tables(results: StudyResults) -> list[Path]:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from sbp_tune.cli import app
 
-COMMANDS = ["search", "resume", "report", "export", "train", "spaces", "plot-schedule", "doctor"]
+COMMANDS = ["search", "resume", "report", "energy", "export", "train", "spaces", "plot-schedule", "doctor"]
 run = CliRunner().invoke
 
 
@@ -76,6 +76,7 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
         ),
         (["resume", "nothing"], "error: nothing: not a study directory"),
         (["report", "nothing"], "error: nothing: not a study directory"),
+        (["energy", "nothing"], "error: nothing: not a study directory"),
         (["export", "nothing", "-o", "x.yaml"], "error: nothing: not a study directory"),
         (["train", "none.yaml"], "error: none.yaml: no such file"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -75,6 +76,20 @@ def test_rapl(mode, expected, tmp_path, monkeypatch):
     assert doctor_facts(nvml=fake_nvml(), powercap=tmp_path)["rapl"] == expected
 
 
+@pytest.mark.parametrize("dram", [True, False])
+def test_what_rapl_measures_is_not_said_to_be_modelled(dram, tmp_path):
+    for folder, name in [("intel-rapl:0", "package-0"), *([("intel-rapl:0:0", "dram")] if dram else [])]:
+        (tmp_path / folder).mkdir()
+        for file, text in (("name", name), ("energy_uj", "1000"), ("max_energy_range_uj", "262143328850")):
+            (tmp_path / folder / file).write_text(f"{text}\n")
+    facts = doctor_facts(nvml=fake_nvml(), powercap=tmp_path)
+    assert facts["measured_by_rapl"] == (["cpu", "ram"] if dram else ["cpu"])
+    assert list(facts["modelled"]) == ([] if dram else ["ram"])
+    text = shown(facts)
+    assert f"a search measures {'CPU and RAM' if dram else 'CPU'} energy by RAPL" in text
+    assert ("RAM energy will be modelled: 0.392 W/GB." in text) is not dram
+
+
 def test_no_rapl(tmp_path):
     assert doctor_facts(nvml=fake_nvml(), powercap=tmp_path)["rapl"] == "absent"
     assert doctor_facts(nvml=fake_nvml(), powercap=tmp_path / "none")["rapl"] == "absent"
@@ -98,3 +113,43 @@ def test_nothing_heavy_is_imported():
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     loaded = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert not {"torch", "ray", "pandas", "optuna", "codecarbon"} & set(loaded.stdout.split())
+
+
+def test_what_only_root_may_read_comes_with_the_remedy(tmp_path, monkeypatch):
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    (zone / "energy_uj").write_text("1\n")
+    monkeypatch.setattr(os, "access", lambda path, how: False)
+    assert "sudo chmod a+r /sys/class/powercap" in shown(doctor_facts(nvml=fake_nvml(), powercap=tmp_path))
+
+
+def test_a_gpu_that_cannot_be_measured_says_why():
+    assert "none: the instances of a split GPU (MIG) have no counter" in shown(doctor_facts(nvml=fake_nvml(MIG)))
+
+
+def test_an_amd_gpu_is_said_not_to_be_measured(tmp_path):
+    device = tmp_path / "card0" / "device"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x1002\n")
+    (device / "uevent").write_text("PCI_SLOT_NAME=0000:03:00.0\n")
+    facts = doctor_facts(nvml=fake_nvml(), drm=tmp_path)
+    assert "AMD GPU 0000:03:00.0: not measured" in shown(facts)
+    assert facts["measured"] == {}
+
+
+def orin_nx(root):
+    monitor = root / "hwmon1"
+    monitor.mkdir()
+    for name, text in [("name", "ina3221"), ("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "3000")]:
+        (monitor / name).write_text(f"{text}\n")
+    return root
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_jetson_is_measured_by_its_rails(listed, tmp_path):
+    nvml = fake_nvml(*([dataclasses.replace(MIG, name="Orin (nvgpu)")] if listed else []))
+    facts = doctor_facts(nvml=nvml, hwmon=orin_nx(tmp_path))
+    assert json.loads(json.dumps(facts)) == facts
+    assert list(facts["measured"].values()) == ["integrated"]
+    assert facts["modelled"] == {}
+    assert "summing up its power readings, which hold CPU and RAM too: the whole module is measured" in shown(facts)

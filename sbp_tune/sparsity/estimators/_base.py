@@ -38,6 +38,8 @@ class Estimator:
 
     default_dense: ClassVar[tuple[str, ...]] = ("first", "last", "downsample")
     cuts_graph: ClassVar[bool] = False  # some modules run without a graph
+    needs: ClassVar[Literal["products", "gradient", "nothing"]] = "products"  # of a layer that is to be sparse
+    takes_parameters: ClassVar[bool] = False  # `include` may add biases, normalisation, ...: layers without products
 
     def __init__(self, model: nn.Module, layers: list[Layer], config: SparsityConfig, seed: int) -> None:
         self.model = model
@@ -88,8 +90,8 @@ class Estimator:
         """grad_input and grad_weight of a SPARSE layer. May run more than once for the same products."""
         return products.dense()
 
-    def before_step(self, optimizer: Optimizer) -> None:
-        """Last look at the gradients before the optimizer uses them."""
+    def before_step(self, *optimizers: Optimizer) -> None:
+        """Last look at the gradients before the optimizers use them."""
 
     def selected(self) -> dict[nn.Parameter, Selection]:
         """The parts that were selected, for partly selected weights; the optimizer must leave the rest alone."""

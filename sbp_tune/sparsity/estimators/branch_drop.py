@@ -12,13 +12,13 @@ MobileNet, vision and Swin transformers, and whatever names its blocks alike.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from sbp_tune.errors import InputError
-from sbp_tune.sparsity.estimators._base import Estimator, Mode
-from sbp_tune.sparsity.layers import Layer
+from sbp_tune.sparsity.estimators._cut import GraphCut
+from sbp_tune.sparsity.layers import LAYER_TYPES
 
 # Class of a block: its branches, each by the children that make it up, in torchvision and its like.
 _BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -35,11 +35,8 @@ _BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-class BranchDrop(Estimator):
+class BranchDrop(GraphCut):
     """Residual branches run without a graph at random."""
-
-    default_dense: ClassVar[tuple[str, ...]] = ()
-    cuts_graph: ClassVar[bool] = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -52,24 +49,14 @@ class BranchDrop(Estimator):
             )
         names = {module: name for name, module in self.model.named_modules()}
         self._branches = [[names[module] for module in branch] for branch in branches]
-        self._parameters = {name: list(module.parameters()) for module, name in names.items()}
-        self._dropped: set[str] = set()
 
     def draw(self) -> None:
-        self._dropped = set()
+        dropped: set[str] = set()
         for branch in self._branches:
             fractions = [self.keep[name] for name in branch if name in self.keep]
             if self.random() >= (sum(fractions) / len(fractions) if fractions else self.p):
-                self._dropped.update(branch)
-
-    def mode(self, layer: Layer) -> Mode:
-        return Mode.NO_GRAPH if layer.name in self._dropped else Mode.DENSE
-
-    def runs_without_graph(self, name: str) -> bool:
-        return name in self._dropped
-
-    def skipped(self) -> list[Tensor]:
-        return [parameter for name in self._dropped for parameter in self._parameters[name]]
+                dropped.update(branch)
+        self.cut(dropped)
 
 
 def find_branches(model: nn.Module) -> list[list[nn.Module]]:
@@ -79,12 +66,17 @@ def find_branches(model: nn.Module) -> list[list[nn.Module]]:
         if not getattr(block, "use_res_connect", True):
             continue
         for children in _BRANCHES.get(type(block).__name__, ()):
-            if all(hasattr(block, child) for child in children):
+            if all(isinstance(getattr(block, child, None), nn.Module) for child in children):
                 parts = [module for child in children for module in getattr(block, child).modules()]
-                branches.append([module for module in parts if any(True for _ in module.parameters(recurse=False))])
+                branches.append([module for module in parts if isinstance(module, LAYER_TYPES) or _holds(module)])
     return branches
 
 
+def _holds(module: nn.Module) -> bool:
+    """Whether it has parameters of its own."""
+    return any(True for _ in module.parameters(recurse=False))
+
+
 def _excluded(branch: list[nn.Module], may_be_sparse: set[nn.Module]) -> bool:
-    layers = [module for module in branch if isinstance(module, nn.Conv2d | nn.Linear)]
+    layers = [module for module in branch if isinstance(module, LAYER_TYPES)]
     return any(layer not in may_be_sparse for layer in layers)

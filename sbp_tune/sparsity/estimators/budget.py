@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sbp_tune.sparsity.estimators._base import Estimator, Mode
+from sbp_tune.sparsity.estimators._base import Mode
+from sbp_tune.sparsity.estimators._cut import GraphCut
 from sbp_tune.sparsity.estimators._running_norm import RunningNorm
 from sbp_tune.sparsity.layers import Layer
 from sbp_tune.sparsity.products import Gradients, Products
@@ -39,11 +41,11 @@ class Cost(NamedTuple):
     importance: float
 
 
-class Budget(Estimator):
+class Budget(GraphCut):
     """Weights chosen by dynamic programming over measured times."""
 
     default_dense: ClassVar[tuple[str, ...]] = ("last",)
-    cuts_graph: ClassVar[bool] = True
+    needs: ClassVar[Literal["products", "gradient", "nothing"]] = "products"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -55,12 +57,11 @@ class Budget(Estimator):
         self._watching = True  # the first step of each epoch is dense
         self._undecided = False
         self._fixed: set[str] = set()
-        self._below: set[str] = set()
-        self._parameters = {name: list(module.parameters()) for name, module in self.model.named_modules()}
 
     def start_epoch(self) -> None:
         self._watching, self._undecided = True, False
-        self._fixed, self._below = set(), set()
+        self._fixed = set()
+        self.cut(set())
 
     def observes(self) -> bool:
         return not self._order
@@ -74,16 +75,15 @@ class Budget(Estimator):
         if self._watching:
             return Mode.DENSE if layer.name in self._times else Mode.SPARSE
         self._decide()
-        if layer.name in self._below:
-            return Mode.NO_GRAPH
-        return Mode.FIXED_WEIGHT if layer.name in self._fixed else Mode.DENSE
+        mode = super().mode(layer)
+        return Mode.FIXED_WEIGHT if mode is Mode.DENSE and layer.name in self._fixed else mode
 
     def is_timed(self, layer: Layer) -> bool:
         return False  # this measures the products itself
 
     def runs_without_graph(self, name: str) -> bool:
         self._decide()
-        return name in self._below
+        return super().runs_without_graph(name)
 
     def backward(self, layer: Layer, products: Products) -> Gradients:
         trial = products.uncounted()
@@ -91,21 +91,21 @@ class Budget(Estimator):
         self._times[layer.name] = (grad_input * products.needs_input, grad_weight)
         return products.dense()
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, *optimizers: Optimizer) -> None:
         if self.p >= 1 or not self._watching:
             return
-        for layer in self.layers:
-            gradient = layer.weight.grad
-            if gradient is not None:
-                first = torch.zeros(1, dtype=torch.long, device=gradient.device)
-                self._importance.update(layer.name, first, gradient.norm().square().reshape(1), 1)
+        learning = {layer.name: layer.weight.grad for layer in self.layers if layer.weight.grad is not None}
+        squares = {name: gradient.float().norm().square().reshape(1) for name, gradient in learning.items()}
+        if squares and not torch.cat(list(squares.values())).isfinite().all():
+            return  # a gradient scaler skips this step: the next is watched
+        for name, square in squares.items():
+            self._importance.update(name, torch.zeros(1, dtype=torch.long, device=square.device), square, 1)
         if self._optimizer_s is None:
-            self._time_next_step(optimizer)
+            self._time_next_step(optimizers)
         self._watching, self._undecided = False, True
 
     def skipped(self) -> list[Tensor]:
-        cut = [parameter for name in self._below for parameter in self._parameters[name]]
-        return cut + [layer.weight for layer in self.layers if layer.name in self._fixed]
+        return super().skipped() + [layer.weight for layer in self.layers if layer.name in self._fixed]
 
     def state_dict(self) -> dict[str, Any]:
         own = {
@@ -114,6 +114,10 @@ class Budget(Estimator):
             "importance": self._importance.state_dict(),
             "flops": dict(self._flops),
             "order": list(self._order),
+            "watching": self._watching,
+            "undecided": self._undecided,
+            "fixed": sorted(self._fixed),
+            "below": sorted(self._without_graph),
         }
         return {**super().state_dict(), **own}
 
@@ -123,6 +127,8 @@ class Budget(Estimator):
         self._optimizer_s = state["optimizer_s"]
         self._importance.load_state_dict(state["importance"])
         self._flops, self._order = dict(state["flops"]), list(state["order"])
+        self._watching, self._undecided, self._fixed = state["watching"], state["undecided"], set(state["fixed"])
+        self.cut(set(state["below"]))
 
     def _decide(self) -> None:
         """Chooses once the dense step and its optimizer step are over."""
@@ -132,8 +138,10 @@ class Budget(Estimator):
         sizes = {layer.name: layer.weight.numel() for layer in self.layers}
         per_element = (self._optimizer_s or 0.0) / max(sum(sizes.values()), 1)
         layers = [name for name in self._order if name in self._times]
+        seen = {name: self._importance.read(name, 1)[0] for name in layers}  # inf: has no gradient, cannot learn
         costs = [
-            Cost(*self._times[name], per_element * sizes[name], self._importance.read(name, 1)[0]) for name in layers
+            Cost(*self._times[name], per_element * sizes[name], seen[name] if math.isfinite(seen[name]) else 0.0)
+            for name in layers
         ]
         learns_always = [place for place, name in enumerate(self._order) if name in self._flops and name not in sizes]
         always = min(learns_always, default=len(self._order))
@@ -141,9 +149,9 @@ class Budget(Estimator):
         chosen = {layers[place] for place in best_set(costs, self.p, reach)}
         self._fixed = set(layers) - chosen
         lowest = min([always, *(self._order.index(name) for name in chosen)])
-        self._below = set(self._order[:lowest])
+        self.cut(set(self._order[:lowest]))
 
-    def _time_next_step(self, optimizer: Optimizer) -> None:
+    def _time_next_step(self, optimizers: Sequence[Optimizer]) -> None:
         started: list[float] = []
         device = self.layers[0].weight.device if self.layers else torch.device("cpu")
 
@@ -151,13 +159,15 @@ class Budget(Estimator):
             synchronize(device)
             started.append(time.perf_counter())
 
-        def after(*_: Any) -> None:
+        def after(optimizer: Optimizer, *_: Any) -> None:
             synchronize(device)
-            self._optimizer_s = time.perf_counter() - started[-1]
-            for hook in hooks:
+            self._optimizer_s = (self._optimizer_s or 0.0) + time.perf_counter() - started[-1]
+            for hook in hooks.pop(optimizer):
                 hook.remove()
 
-        hooks = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+        hooks = {
+            each: [each.register_step_pre_hook(before), each.register_step_post_hook(after)] for each in optimizers
+        }
 
 
 def best_set(costs: list[Cost], rho: float, reach: int) -> list[int]:

@@ -68,7 +68,7 @@ class ChannelBlock(Estimator):
         self._kept[layer] = rows
         return gradients
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, *optimizers: Optimizer) -> None:
         if self.config.select != "norm":
             return
         for layer, rows in self._kept.items():

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sbp_tune.sparsity.compact_step import Rows, Selection
 from sbp_tune.sparsity.estimators._base import Estimator, Mode
 from sbp_tune.sparsity.estimators._channels import channel_dim, channel_products
+from sbp_tune.sparsity.estimators._norm_share import NormShare
 from sbp_tune.sparsity.estimators.mask import kept_count
 from sbp_tune.sparsity.layers import Layer
 from sbp_tune.sparsity.parts import Part
@@ -33,7 +34,7 @@ class ChannelTopk(Estimator):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._kept: dict[Layer, list[Tensor]] = {}  # rows of each backward pass of this step
-        self._norms: list[Tensor] = []  # [kept, all] by backward pass
+        self._norms = NormShare()
 
     def draw(self) -> None:
         self._kept = {}
@@ -53,7 +54,7 @@ class ChannelTopk(Estimator):
         scores = torch.linalg.vector_norm(dy, 1, dim=others).view(units, -1).sum(1)
         top = scores.topk(kept, sorted=False)
         if self.config.schedule == "adaptive":
-            self._norms.append(torch.stack([top.values.sum(), scores.sum()]).float())
+            self._norms.add(top.values.sum(), scores.sum())
         unit = layer.weight.shape[0] // units
         both = self.config.products == "both"
         gradients, rows = channel_products(products, Part(top.indices), unit, 1.0, both)
@@ -70,18 +71,14 @@ class ChannelTopk(Estimator):
         return found
 
     def norm_share(self) -> float | None:
-        if not self._norms:
-            return None
-        kept, total = torch.stack(self._norms).sum(0).tolist()
-        self._norms.clear()
-        return float(kept / total) if total > 0 else None
+        return self._norms.read()
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "norms": list(self._norms)}
+        return {**super().state_dict(), "norms": self._norms.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._norms = list(state["norms"])
+        self._norms.load_state_dict(state["norms"])
 
     def _sizes(self, layer: Layer) -> tuple[int, int]:
         """Channels (or groups) kept and in all; a multiple of `block` channels is kept."""

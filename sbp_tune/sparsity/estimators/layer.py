@@ -6,14 +6,16 @@ A layer is selected with probability (or frequency) pi_l:
     norm: as random, with pi_l in proportion to the running norm of the gradient, the sum of all as of
         p_l, and no pi_l below `exploration` p_l
 grad_input is exact. The other weights do not move (block coordinate descent); with `scaled`, selected
-gradients are divided by pi_l: unbiased. Any layer. Cost of a step: 2/3 + p/3, and as much less of
-the optimizer. Source: LISA (Pan et al., NeurIPS 2024), here by layer and with an exact grad_input.
+gradients are divided by pi_l: unbiased. Any layer, and what else `include` names: a bias or a
+normalisation that is not selected does not move either, though its gradient is computed.
+Cost of a step: 2/3 + p/3, and as much less of the optimizer. Source: LISA (Pan et al., NeurIPS 2024),
+here by layer and with an exact grad_input.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.optim import Optimizer
@@ -28,6 +30,8 @@ _GOLDEN = 0.6180339887498949  # its multiples mod 1 spread evenly, however many 
 
 class Layer(Estimator):
     """grad_weight of a subset of the layers."""
+
+    takes_parameters: ClassVar[bool] = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -45,25 +49,31 @@ class Layer(Estimator):
         else:
             fractions = [self.keep_of(layer) for layer in self.layers]
             if self.config.select == "norm":
-                norms = [self._norms.read(layer.name, 1)[0] for layer in self.layers]
+                norms = [
+                    self._norms.read(layer.name, 1)[0] if layer.weight.requires_grad else 0.0 for layer in self.layers
+                ]
                 fractions = shares(fractions, norms, self.config.exploration)
             self._chosen = self._systematic_sample(fractions)
 
     def mode(self, layer: layers.Layer) -> Mode:
         if layer.name not in self._chosen:
             return Mode.FIXED_WEIGHT
-        return Mode.SPARSE if self.config.scaled and self._chosen[layer.name] < 1 else Mode.DENSE
+        return Mode.SPARSE if self._scaled and self._chosen[layer.name] < 1 else Mode.DENSE
 
     def is_timed(self, layer: layers.Layer) -> bool:
         return False  # a layer that is not selected costs less in any case
 
     def backward(self, layer: layers.Layer, products: Products) -> Gradients:
         grad_input, grad_weight = products.dense()
-        if self.config.scaled and grad_weight is not None:
+        if self._scaled and grad_weight is not None:
             grad_weight.div_(self._chosen[layer.name])
         return grad_input, grad_weight
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, *optimizers: Optimizer) -> None:
+        if self._scaled:
+            for layer in self.layers:
+                if layer.operator is None and layer.weight.grad is not None and layer.name in self._chosen:
+                    layer.weight.grad.div_(self._chosen[layer.name])
         if self.config.select != "norm":
             return
         for layer in self.layers:
@@ -73,12 +83,18 @@ class Layer(Estimator):
                 self._norms.update(layer.name, first, gradient.norm().reshape(1), 1)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "credit": dict(self._credit), "norms": self._norms.state_dict()}
+        own = {"credit": dict(self._credit), "chosen": dict(self._chosen), "norms": self._norms.state_dict()}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._credit = dict(state["credit"])
+        self._chosen = dict(state["chosen"])
         self._norms.load_state_dict(state["norms"])
+
+    @property
+    def _scaled(self) -> bool:
+        return self.config.scaled and self.config.select != "norm"
 
     def _next_in_turn(self) -> dict[str, float]:
         chosen = {}

@@ -5,14 +5,14 @@ ceil(p n) largest by abs(g) (sparse-backpropagation paper, Algorithm 1), g^2, or
 others to zero. Ranked every step, or every n steps or every epoch on the mean of the score over the
 steps since the last ranking (the first step ranks on itself). All convolution and linear weights
 take part, first and last too, as in both papers; biases and normalisation stay dense (section III of
-the first). Biased. Cost of a step: 1 + selection.
+the first) unless `include` names them: `*.bias`, `*.bn?.weight`. Biased. Cost of a step: 1 + selection.
 """
 
 from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from sbp_tune.sparsity.compact_step import Elements, Selection, in_memory_order
 from sbp_tune.sparsity.estimators._base import Estimator
+from sbp_tune.sparsity.estimators._norm_share import NormShare
 from sbp_tune.sparsity.layers import Layer
 
 
@@ -28,6 +29,8 @@ class Mask(Estimator):
     """Zeroes all but the largest elements of the weight gradients."""
 
     default_dense: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[Literal["products", "gradient", "nothing"]] = "gradient"
+    takes_parameters: ClassVar[bool] = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -36,13 +39,13 @@ class Mask(Estimator):
         self._steps = 0  # since the last ranking
         self._rank_next = True
         self._kept: dict[Layer, Tensor] = {}
-        self._norms: list[Tensor] = []  # [squared norm kept, squared norm of all] by step
+        self._norms = NormShare()  # of squared norms
 
     def start_epoch(self) -> None:
         if self.config.reselect_every == "epoch":
             self._rank_next = True
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, *optimizers: Optimizer) -> None:
         learning = [layer for layer in self.layers if layer.weight.grad is not None]
         every = self.config.reselect_every
         if every == 1 and all(self.keep_of(layer) >= 1 for layer in learning):
@@ -51,19 +54,21 @@ class Mask(Estimator):
         self._steps += 1
         due = self._rank_next or (every != "epoch" and self._steps >= every)
         scores = {layer: self._running_score(layer) for layer in learning} if every != 1 or due else {}
+        if due and every != 1 and not _all_finite(scores):
+            self._rank_next, due = True, False  # a gradient scaler skips this step: the next is ranked
         if due:
             ranked = self._rank_all(scores) if self.config.scope == "global" else self._rank_each(scores)
             self._masks = {layer.name: mask for layer, mask in ranked.items()}
             self._sums.clear()
             self._steps, self._rank_next = 0, False
         self._kept = {layer: self._masks[layer.name] for layer in learning if layer.name in self._masks}
-        measures = self.config.schedule == "adaptive"
+        measures = self.config.schedule == "adaptive" and learning
         before = _squared_norm(learning) if measures else None
         for layer, mask in self._kept.items():
             assert layer.weight.grad is not None
             layer.weight.grad.mul_(mask)
         if before is not None:
-            self._norms.append(torch.stack([_squared_norm(learning), before]))
+            self._norms.add(_squared_norm(learning), before)
 
     def selected(self) -> dict[nn.Parameter, Selection]:
         found: dict[nn.Parameter, Selection] = {}
@@ -77,19 +82,17 @@ class Mask(Estimator):
         return found
 
     def norm_share(self) -> float | None:
-        if not self._norms:
-            return None
-        kept, total = torch.stack(self._norms).sum(0).tolist()
-        self._norms.clear()
-        return math.sqrt(kept / total) if total > 0 else None
+        share = self._norms.read()
+        return None if share is None else math.sqrt(share)
 
     def state_dict(self) -> dict[str, Any]:
-        ranking = {"masks": dict(self._masks), "sums": dict(self._sums), "norms": list(self._norms)}
+        ranking = {"masks": dict(self._masks), "sums": dict(self._sums), "norms": self._norms.state_dict()}
         return {**super().state_dict(), **ranking, "steps": self._steps, "rank_next": self._rank_next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._masks, self._sums, self._norms = dict(state["masks"]), dict(state["sums"]), list(state["norms"])
+        self._masks, self._sums = dict(state["masks"]), dict(state["sums"])
+        self._norms.load_state_dict(state["norms"])
         self._steps, self._rank_next = state["steps"], state["rank_next"]
 
     def _running_score(self, layer: Layer) -> Tensor:
@@ -97,6 +100,7 @@ class Mask(Estimator):
         score = self._score(layer)
         if self.config.reselect_every == 1:
             return score
+        score.nan_to_num_(nan=0.0, posinf=0.0)  # a step that a gradient scaler skips
         if layer.name in self._sums:
             score += self._sums[layer.name]
         self._sums[layer.name] = score
@@ -194,6 +198,11 @@ def _positions(mask: Tensor, count: int | None) -> Tensor:
     if count is None:
         return mask.nonzero().squeeze(1)
     return torch.nonzero_static(mask, size=count).squeeze(1)
+
+
+def _all_finite(scores: dict[Layer, Tensor]) -> bool:
+    gradients = [layer.weight.grad for layer in scores]
+    return all(bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None)
 
 
 def _squared_norm(layers: list[Layer]) -> Tensor:

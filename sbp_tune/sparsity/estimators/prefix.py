@@ -12,24 +12,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from sbp_tune.sparsity.estimators._base import Estimator, Mode
-from sbp_tune.sparsity.layers import Layer
+from sbp_tune.sparsity.estimators._cut import GraphCut
 
 
-class Prefix(Estimator):
+class Prefix(GraphCut):
     """The layers below a depth run without a graph."""
 
     default_dense: ClassVar[tuple[str, ...]] = ("last",)
-    cuts_graph: ClassVar[bool] = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._flops: dict[str, int] = {}
         self._order: list[str] = []
-        self._below: set[str] = set()
-        self._parameters = {name: list(module.parameters()) for name, module in self.model.named_modules()}
 
     def observes(self) -> bool:
         return not self._order
@@ -39,16 +33,7 @@ class Prefix(Estimator):
 
     def draw(self) -> None:
         may_be_cut = {layer.name for layer in self.layers}
-        self._below = modules_below(self.p, self._flops, self._order, may_be_cut)
-
-    def mode(self, layer: Layer) -> Mode:
-        return Mode.NO_GRAPH if layer.name in self._below else Mode.DENSE
-
-    def runs_without_graph(self, name: str) -> bool:
-        return name in self._below
-
-    def skipped(self) -> list[Tensor]:
-        return [parameter for name in self._below for parameter in self._parameters[name]]
+        self.cut(modules_below(self.p, self._flops, self._order, may_be_cut))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "flops": dict(self._flops), "order": list(self._order)}

@@ -63,7 +63,7 @@ class Sample(Estimator):
         self._losses[numbers] = losses.detach().float().cpu()
         self._seen[numbers] = self._turn
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, *optimizers: Optimizer) -> None:
         if self.p < 1 and not self._was_asked:
             raise SbpTuneError(
                 "sparsity.estimator: sample needs the training loop's help: keep = handle.select(indices) before the "

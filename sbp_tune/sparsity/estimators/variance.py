@@ -74,7 +74,7 @@ class Variance(Estimator):
         place = int(drawn[0] * windows(kept, samples))
         return products.grad_input(), sliced_grad_weight(products, kept, place)
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, *optimizers: Optimizer) -> None:
         self._steps += self.p < 1
 
     def state_dict(self) -> dict[str, Any]:

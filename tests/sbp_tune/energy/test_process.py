@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,10 @@ from sbp_tune.energy.process import ProcessTree
 from sbp_tune.energy.process_readers import ProcessTimes, ProcFs, Psutil
 from sbp_tune.errors import SbpTuneError
 
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+HOLD = "print('held', flush=True)\ninput()"
 BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
+WAITING_BURN = BURN + "print('burnt', flush=True)\ninput()"
 
 
 def python(code: str, **options) -> subprocess.Popen:
@@ -37,6 +42,81 @@ def test_children_too_short_to_be_seen_count_in_full():
     truth = children_seconds() - truth
     assert truth > 2
     assert tree.cpu_seconds() - before >= 0.95 * truth
+
+
+def test_burners_at_once_are_billed_in_proportion_to_their_cpu_time():
+    """More of them than cores, so wall time says nothing; the kernel's own account of each is the truth."""
+    burners = [python(WAITING_BURN.format(seconds=s), **PIPES) for s in (1.0, 1.5, 2.0)]
+    try:
+        trees = [ProcessTree(burner.pid) for burner in burners]
+        assert all(burner.stdout.readline() == "burnt\n" for burner in burners)
+        billed = [tree.cpu_seconds() for tree in trees]
+        for burner in burners:
+            burner.stdin.write("\n")
+            burner.stdin.flush()
+        used = [usage.ru_utime + usage.ru_stime for _, _, usage in (os.wait4(b.pid, 0) for b in burners)]
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.communicate()
+    shares = [seconds / sum(billed) for seconds in billed]
+    assert shares == pytest.approx([seconds / sum(used) for seconds in used], rel=0.03)
+    assert sum(billed) == pytest.approx(sum(used), rel=0.03)
+
+
+def test_a_killed_process_keeps_what_it_used_and_is_noticed():
+    with python(WAITING_BURN.format(seconds=0.3), **PIPES) as burner:
+        tree = ProcessTree(burner.pid)
+        assert burner.stdout.readline() == "burnt\n"
+        used = tree.cpu_seconds()
+        assert used > 0.25 and tree.alive()
+        burner.kill()
+        deadline = time.monotonic() + 30
+        while tree.alive() and time.monotonic() < deadline:  # before it is reaped: a zombie is dead
+            pass
+        assert not tree.alive()
+        assert Path(f"/proc/{burner.pid}").exists() or not ProcFs.available()
+        assert tree.cpu_seconds() >= used
+    assert not tree.alive()
+    assert tree.cpu_seconds() >= used
+
+
+def test_a_stopped_process_is_alive_and_costs_nothing():
+    with python("print('ready', flush=True)\nwhile True: pass", **PIPES) as burner:
+        try:
+            assert burner.stdout.readline() == "ready\n"
+            tree = ProcessTree(burner.pid)
+            burner.send_signal(signal.SIGSTOP)
+            os.waitpid(burner.pid, os.WUNTRACED)
+            used = tree.cpu_seconds()
+            time.sleep(0.3)
+            assert tree.alive()
+            assert tree.cpu_seconds() == pytest.approx(used, abs=0.011)  # a tick of the kernel's clock
+            assert tree.memory_gb() > 0
+            burner.send_signal(signal.SIGCONT)
+            while tree.cpu_seconds() < used + 0.1:
+                pass
+        finally:
+            burner.kill()
+
+
+def test_a_program_that_replaces_the_process_is_the_same_process():
+    code = "import os, sys\n" + BURN.format(seconds=0.2) + f"os.execv(sys.executable, ['python', '-c', {HOLD!r}])"
+    with python(code, **PIPES) as burner:
+        tree = ProcessTree(burner.pid)
+        assert burner.stdout.readline() == "held\n"
+        assert tree.alive() and tree.cpu_seconds() > 0.2
+        burner.communicate("\n")
+
+
+def test_a_pid_in_other_hands_is_not_alive():
+    system = SimulatedSystem()
+    tree = ProcessTree(2, system)
+    assert tree.alive()
+    system.table[2].started = 999.0
+    assert not tree.alive()
+    del system.table[2]
+    assert not tree.alive()
 
 
 def test_a_living_grandchild_counts_and_reaping_it_changes_nothing():

@@ -15,6 +15,10 @@ OPTIMIZERS = {
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, foreach=True),
     "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, amsgrad=True),
+    "fused": lambda p: torch.optim.Adam(p, lr=0.1, fused=True, maximize=True),
+    "foreach": lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.9, centered=True, foreach=True),
+    "fused_sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1, fused=True, maximize=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.1),
 }
 ROWS = Part(((1, 3),)), Part(((4, 5), (0, 2))), Part(torch.tensor([3, 0]))
 SELECTIONS = {
@@ -35,7 +39,7 @@ def test_selected_rows_step_as_alone_and_the_others_stay(make, selection, rows):
     for _ in range(3):
         weight.grad = torch.randn(5, 3)
         alone.grad = weight.grad[rows].clone()
-        compact.select(optimizer, {weight: selection})
+        compact.select([optimizer], {weight: selection})
         optimizer.step()
         theirs.step()
     torch.testing.assert_close(weight.detach()[rows], alone.detach())
@@ -55,6 +59,8 @@ def test_selected_rows_step_as_alone_and_the_others_stay(make, selection, rows):
     "estimator", ["mask", "channel_block", "channel_topk", "layer", "branch_drop", "prefix", "budget"]
 )
 def test_freeze_moves_nothing(make, estimator, model, batch, config_of, train):
+    if make is OPTIMIZERS["fused_sgd"] and estimator in ("layer", "branch_drop"):
+        pytest.skip("torch's fused SGD wants the momentum of all weights to begin in the same step")
     handle = sparsify(model, config_of(estimator, 0.3))
     optimizer = make(list(model.parameters()))
     train(model, handle, batch, epochs=[0], steps=3, optimizer=optimizer)  # momentum everywhere
@@ -117,13 +123,13 @@ def test_a_step_that_fails_or_is_skipped_leaves_the_optimizer_whole():
     optimizer, compact = torch.optim.SGD([weight], lr=0.1), CompactStep()
     before = weight.detach().clone()
     weight.grad = torch.ones(4, 2)
-    compact.select(optimizer, {weight: Rows(Part(((0, 1),)))})  # a scaler skips this step
-    compact.select(optimizer, {weight: Rows(Part(((1, 2),)))})
+    compact.select([optimizer], {weight: Rows(Part(((0, 1),)))})  # a scaler skips this step
+    compact.select([optimizer], {weight: Rows(Part(((1, 2),)))})
     optimizer.param_groups[0]["lr"] = None
     with pytest.raises(TypeError):
         optimizer.step()
     optimizer.param_groups[0]["lr"] = 0.1
-    compact.select(optimizer, {weight: Rows(Part(((1, 2),)))})
+    compact.select([optimizer], {weight: Rows(Part(((1, 2),)))})
     optimizer.step()
     assert optimizer.param_groups[0]["params"] == [weight]
     assert (weight != before).any(1).tolist() == [False, True, False, False]

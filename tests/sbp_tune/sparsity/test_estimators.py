@@ -130,16 +130,6 @@ def test_a_copy_is_a_dense_model(estimator, model, batch, attached):
     handle.remove()
 
 
-@pytest.mark.parametrize("estimator", ["channel_block", "layer", "mask"])
-def test_a_compiled_model_trains_as_an_eager_one(estimator, model, batch, config_of, train):
-    twin = copy.deepcopy(model)
-    expected = train(twin, sparsify(twin, config_of(estimator)), batch, epochs=[0])
-    handle = sparsify(model, config_of(estimator))
-    compiled = torch.compile(model, backend="eager")
-    assert train(compiled, handle, batch, epochs=[0]) == pytest.approx(expected, rel=1e-4)
-    torch._dynamo.reset()
-
-
 def test_defaults_that_stay_dense_and_globs_that_override_them(model):
     handle = sparsify(model, SparsityConfig(estimator="layer", p0=0.5, include=("stem",), exclude=("block.*", "dil*")))
     assert handle.dense_layers == {
@@ -148,22 +138,6 @@ def test_defaults_that_stay_dense_and_globs_that_override_them(model):
     }
     handle.remove()
     assert not sparsify(model, SparsityConfig(estimator="mask")).dense_layers
-
-
-def test_weights_that_are_not_the_layers_own_stay_dense():
-    net = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4)))
-    net[1].weight = net[2].weight
-    torch.nn.utils.parametrizations.weight_norm(net[3])
-    assert sparsify(net, SparsityConfig(estimator="mask", p0=0.5)).dense_layers == {
-        "1": "its weight is another module's too",
-        "2": "its weight is another module's too",
-        "3": "its weight is computed, not a parameter",
-    }
-
-
-def test_a_glob_that_matches_nothing_is_an_error(model):
-    with pytest.raises(InputError, match=r"sparsity.exclude: 'layer9' matches no convolution or linear layer"):
-        sparsify(model, SparsityConfig(estimator="layer", exclude=("layer9",)))
 
 
 def test_slower_layers_stay_dense_and_say_so(model, batch, config_of, train):

@@ -41,6 +41,7 @@ def test_p_may_change_with_every_step(model, batch, config_of, train):
             seen.append(handle.keep_fraction)
             step(model, handle, batch)
     assert seen == pytest.approx([0.9, 0.7, 0.5, 0.3, 0.1, 0.1])
+    handle.remove()
     by_itself = sparsify(model, handle.config)
     train(model, by_itself, batch, epochs=[0], steps=2)  # it has now counted the steps of an epoch
     by_itself.start_epoch(1, 3)

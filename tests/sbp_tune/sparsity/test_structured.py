@@ -159,3 +159,27 @@ def test_sample_keeps_the_highest_losses_and_the_longest_unseen(model, config_of
     assert handle.select(numbers).tolist() == [0, 1, 2, 7]
     assert handle.select(torch.arange(106, 110)).tolist() == [2, 3]  # never seen come first
     assert handle.select(numbers, torch.arange(8.0)).tolist() == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("estimator", ["batch_slice", "grid", "channel_block", "channel_topk", "layer", "variance"])
+def test_all_but_the_sparse_weights_is_dense_in_every_layout_and_precision(
+    estimator, layout, precision, model, batch, gradients, attached
+):
+    """Grouped, depthwise, dilated and strided layers with biases: grad_input and grad_bias are exact."""
+    dtype = torch.float64 if precision == "fp64" else torch.float32
+    model = model.eval().to(dtype, memory_format=layout)
+    batch = (batch[0].to(dtype, memory_format=layout), batch[1])
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        dense = gradients(model, batch)
+        handle = attached(model, estimator, 0.25)
+        found = gradients(model, batch)
+    sparse = {f"{name}.weight" for name in handle.sparse_layers}
+    tolerance = {"fp32": (1e-4, 1e-6), "bf16": (5e-2, 2e-3), "fp64": (1e-9, 1e-12)}[precision]
+    for name in found.keys() - sparse:
+        torch.testing.assert_close(found[name], dense[name], rtol=tolerance[0], atol=tolerance[1], msg=name)
+    for name in sparse:
+        if found[name] is not None:
+            assert found[name].dtype is dtype and found[name].stride() == dense[name].stride(), name
+    handle.remove()

@@ -48,7 +48,8 @@ def test_baselines_come_first_then_exactly_so_many_proposals(start, sampler):
     assert [config["sparsity"]["estimator"] for config in configs[:3]] == ["dense", "dense", "mask"]
     assert [config["epochs"] for config in configs[:2]] == [8, 2]
     assert configs[0]["optimizer"]["lr"] == pytest.approx(0.1) and configs[1]["optimizer"]["lr"] == 0.5
-    for config in configs:
+    for number, config in enumerate(configs):
+        assert config.pop("lease") == {"folder": str(path / "energy"), "trial": str(number), "attempt": 0}
         assert TrainConfig.model_validate(config).model_dump(mode="json") == config  # complete
     assert states(path) == [TrialState.COMPLETE] * 8
 
@@ -96,6 +97,31 @@ def test_no_ending_leaves_a_trial_running(start):
     assert open_study(path).best_trials == []
 
 
+@pytest.mark.parametrize("tie", [0.05, 0.2])
+def test_energies_that_differ_by_less_than_a_tie_are_told_as_equal(tie, start):
+    _, path, searcher = start(("{trials: 6}", f"{{trials: 6, tie: {tie}}}"))
+    exact = [  # of one step, from its bottom to nearly its top
+        (1 + tie) ** round(math.log(1e-6) / math.log1p(tie)) * factor for factor in (1.001, 1 + 0.9 * tie)
+    ] + [4e-6]
+    for name, kwh in zip("abc", exact, strict=True):
+        searcher.suggest(name)
+        searcher.on_trial_complete(name, {**DONE, "kwh": kwh})
+    told = [trial.values for trial in open_study(path).get_trials()[:3]]
+    assert told[0] == told[1] and told[2][1] > told[1][1]
+    assert told[0][0] == 0.9  # an accuracy is no energy
+    assert all(value[1] <= kwh < value[1] * (1 + tie) for value, kwh in zip(told, exact, strict=True))
+    values = [trial.user_attrs["values"] for trial in open_study(path).get_trials()[:3]]
+    assert values == [{"val_accuracy": 0.9, "kwh": kwh} for kwh in exact]
+
+
+def test_without_ties_energies_are_told_as_they_are(start):
+    _, path, searcher = start()
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", DONE)
+    trial = open_study(path).get_trials()[0]
+    assert trial.values == [0.9, 1e-6] and "values" not in trial.user_attrs
+
+
 def test_a_second_telling_changes_nothing(start):
     _, path, searcher = start()
     searcher.suggest("a")
@@ -114,8 +140,9 @@ def test_what_a_crash_left_unfinished_is_the_first_to_run_again(start):
         (path / "ray" / "cut" / checkpoint).mkdir(parents=True)
     again = OptunaSearcher(study, path)
     checkpoints = [str(path / "ray" / "cut" / name) for name in ("checkpoint_000001", "checkpoint_000000")]
-    assert again.suggest("cut-2") == {**configs["cut"], "resume_from": checkpoints}
-    assert again.suggest("begun-2") == configs["begun"]  # no checkpoint yet
+    second = {name: {**config, "lease": {**config["lease"], "attempt": 1}} for name, config in configs.items()}
+    assert again.suggest("cut-2") == {**second["cut"], "resume_from": checkpoints}
+    assert again.suggest("begun-2") == second["begun"]  # no checkpoint yet
     assert number_of(open_study(path), "cut-2") == number_of(open_study(path), "cut") == 1
     for name in ("cut-2", "begun-2"):
         again.on_trial_complete(name, DONE)

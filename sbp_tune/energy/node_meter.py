@@ -1,0 +1,303 @@
+"""NodeMeter: the one meter of a machine, whoever runs on it.
+
+It takes a snapshot of all counters every second and at both ends of every lease, writes it into the node's ledger,
+and bills it by the same rules by which the ledger is read later: what a trial is told while it runs and what the
+ledger says of it are one number.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from sbp_tune.energy.attribution import Attribution
+from sbp_tune.energy.bill import Bill
+from sbp_tune.energy.counters.gpu import UPDATE_PERIOD_S
+from sbp_tune.energy.counters.machine import MachineCounters, MachineReading
+from sbp_tune.energy.ledger import LedgerWriter, read_ledger
+from sbp_tune.energy.process import ProcessTree
+from sbp_tune.energy.reading import Reading
+from sbp_tune.energy.records import (
+    EpochMark,
+    GpuInfo,
+    Inventory,
+    LeaseClosed,
+    LeaseOpened,
+    LeaseUse,
+    Reason,
+    Record,
+    Snapshot,
+)
+from sbp_tune.energy.repeater import Repeater
+from sbp_tune.errors import SbpTuneError
+
+SNAPSHOT_PERIOD_S = 1.0
+MEMORY_PERIOD_S = 5.0
+
+
+class NodeMeter:
+    """Meters a machine from construction until `stop`. Methods may be called from any thread.
+
+    node: its name in the ledger; folder: of the ledger, None to keep none; counters: what it reads; clock: s,
+    monotonic, the counters' own; period: s between snapshots. On a folder with a ledger of this node it goes on:
+    leases whose process still runs stay open, the others are closed where they were last seen. A reading that
+    cannot be true raises SbpTuneError, then and ever after; so does a ledger that cannot be written.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        folder: Path | None,
+        counters: MachineCounters | None = None,
+        *,
+        period: float = SNAPSHOT_PERIOD_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counters = counters or MachineCounters(clock=clock)
+        self._clock, self._lock = clock, threading.RLock()
+        self._attribution = Attribution()
+        self._leases: dict[str, _Living] = {}
+        self._seen = -math.inf  # when the last snapshot was taken
+        self._failure: SbpTuneError | None = None
+        self._inventory = _inventory(node, self._counters, clock())
+        self._ledger = None if folder is None else LedgerWriter(folder, self._inventory)
+        # Read back with what the writer has just put there: an earlier meter's records, and the gap since.
+        # What is damaged there is left to those who read the bill.
+        for record in [self._inventory] if folder is None else read_ledger(folder, damage=[], node=node):
+            self._attribution.add(record)
+            if isinstance(record, Snapshot):
+                self._seen = record.time
+        self._continue()
+        self._repeaters = [Repeater(period, self._tick)]
+        if self._counters.sampled:
+            self._repeaters.append(Repeater(UPDATE_PERIOD_S, self._counters.sample))
+
+    def open(
+        self,
+        lease: str,
+        trial: str | None,
+        *,
+        attempt: int = 0,
+        pid: int | None = None,
+        gpus: Mapping[str, float] | None = None,
+        cpus: float = 0.0,
+        continued_epoch: int = 0,
+    ) -> None:
+        """A lease of a process tree begins now. See `LeaseOpened`; pid: this process by default.
+
+        Opening a lease again that is open changes nothing. Synchronise the GPU before: work still queued would be
+        billed here. SbpTuneError for a process that is gone.
+        """
+        pid = os.getpid() if pid is None else pid
+        with self._lock:
+            self._tick()  # a lease whose process died gives its GPU back before another takes it
+            self._check()
+            if lease in self._leases:
+                return
+            opened = LeaseOpened(lease, trial, attempt, self._clock(), dict(gpus or {}), cpus, pid, continued_epoch)
+            self._leases[lease] = _Living(opened)
+            snapshot = self._snapshot()
+            self._record(replace(opened, time=snapshot.time))
+            self._record(snapshot)
+
+    def mark(self, lease: str, epoch: int, checkpointed: bool) -> Reading:
+        """A trial has finished an epoch (so many in all); what its lease has used. Synchronise the GPU before."""
+        with self._lock:
+            self._check(lease)
+            snapshot = self._snapshot()
+            self._record(EpochMark(lease, snapshot.time, epoch, checkpointed))
+            self._record(snapshot)
+            return self._reading(lease)
+
+    def read(self, lease: str) -> Reading:
+        """What an open lease has used until now."""
+        with self._lock:
+            self._check(lease)
+            self._record(self._snapshot())
+            return self._reading(lease)
+
+    def close(self, lease: str, reason: Reason) -> None:
+        """A lease ends now. Closing it again changes nothing."""
+        with self._lock:
+            self._check()
+            if lease in self._leases:
+                snapshot = self._snapshot()
+                self._record(LeaseClosed(lease, snapshot.time, reason))
+                self._record(snapshot)
+                self._forget(lease)
+
+    @property
+    def leases(self) -> list[str]:
+        """Those that are open."""
+        with self._lock:
+            return list(self._leases)
+
+    def bill(self) -> Bill:
+        """Everything this ledger has, up to now."""
+        with self._lock:
+            self._check()
+            self._record(self._snapshot())
+            return self._attribution.bill()
+
+    def stop(self) -> None:
+        """Ends the background threads after a last snapshot, and lets go of the ledger. Leases stay as they are."""
+        with self._lock:
+            repeaters, self._repeaters = self._repeaters, []
+        for repeater in repeaters:  # outside the lock: a running call may be waiting for it
+            repeater.stop()
+        with self._lock:
+            if repeaters:
+                self._tick()
+            if self._ledger is not None:
+                self._ledger.close()
+
+    def _tick(self) -> None:
+        """A snapshot; leases whose process is gone end where they were last seen."""
+        with self._lock:
+            if self._failure is not None:
+                return
+            try:
+                for lease in [lease for lease, living in self._leases.items() if not living.tree.alive()]:
+                    self._record(LeaseClosed(lease, self._seen, "died"))
+                    self._forget(lease)
+                self._record(self._snapshot())
+            except SbpTuneError as error:  # nobody would see it on this thread: told to the next who asks
+                self._failure = error
+            except Exception as error:  # nor that the thread has ended, and nobody is metered any more
+                self._failure = SbpTuneError(f"the meter failed: {type(error).__name__}: {error}")
+
+    def _continue(self) -> None:
+        """Leases of an earlier meter on this node whose process lives are followed again.
+
+        Not one whose pid is another's by now: that began after the lease.
+        """
+        for opened in self._attribution.open_leases():
+            try:
+                self._leases[opened.lease] = _Living(opened, age_s=self._clock() - opened.time)
+            except SbpTuneError:
+                self._record(LeaseClosed(opened.lease, max(self._seen, opened.time), "died"))
+        self._record(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        reading = self._counters.read()
+        return Snapshot(
+            time=reading.time,
+            wall=time.time(),
+            gpu_j=reading.gpu_j,
+            cpu_j=reading.cpu_j,
+            dram_j=reading.dram_j,
+            busy_cpu_s=reading.busy_cpu_s,
+            used_gb=reading.used_gb,
+            leases=self._use(reading),
+            gpu_power_j=reading.gpu_power_j,
+            failures=reading.failures,
+        )
+
+    def _use(self, reading: MachineReading) -> dict[str, LeaseUse]:
+        return {lease: living.read(reading) for lease, living in self._leases.items()}
+
+    def _record(self, record: Record) -> None:
+        """To the disk first: what has been told to anybody can be read again."""
+        try:
+            if self._ledger is not None:
+                self._ledger.append(record)
+            self._attribution.add(record)
+        except SbpTuneError as error:  # what is missing there cannot be made up for
+            self._failure = error
+            raise
+        if isinstance(record, Snapshot):
+            self._seen = record.time
+
+    def _forget(self, lease: str) -> None:
+        del self._leases[lease]
+
+    def _reading(self, lease: str) -> Reading:
+        line = self._attribution.attempt(lease)
+        return Reading(line.components, line.seconds, line.cpu_seconds, None, self._leases[lease].busy_s)
+
+    def _check(self, lease: str | None = None) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if lease is not None and lease not in self._leases:
+            raise SbpTuneError(f"lease {lease} has ended: its process was gone, or it was closed")
+
+
+class _Living:
+    """An open lease and the process tree that it is of.
+
+    Of the search itself only its own process: on one machine Ray's daemons, and with them the trials, descend from
+    it.
+    """
+
+    def __init__(self, opened: LeaseOpened, age_s: float = 0.0) -> None:
+        self.opened = opened
+        self.tree = ProcessTree(opened.pid, descendants=opened.trial is not None, age_s=age_s)
+        self._busy: dict[str, float | None] = {}
+        self._first_busy: dict[str, float | None] | None = None
+        self._memory_gb, self._memory_due = 0.0, -math.inf
+
+    def read(self, reading: MachineReading) -> LeaseUse:
+        """What it has used until now."""
+        cpu_s = self.tree.cpu_seconds()
+        if reading.time >= self._memory_due:  # reading it stops the process for a moment
+            self._memory_gb, self._memory_due = self.tree.memory_gb(), reading.time + MEMORY_PERIOD_S
+        # NVML tells how busy a GPU is, not with whose work: a shared one is split by fraction.
+        whole = [uuid for uuid, fraction in self.opened.gpus.items() if fraction == 1]
+        self._busy = {uuid: reading.gpu_busy_s.get(uuid) for uuid in whole}
+        if self._first_busy is None:
+            self._first_busy = self._busy
+        return LeaseUse(cpu_s, self._memory_gb, self._busy)
+
+    @property
+    def busy_s(self) -> float | None:
+        """Mean over its GPUs of the seconds in which a kernel ran; None without GPU, or where one does not tell."""
+        seconds = [_since(self._first_busy or {}, self._busy, uuid) for uuid in self.opened.gpus]
+        known = [value for value in seconds if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(seconds) else None
+
+
+def _since(first: Mapping[str, float | None], last: Mapping[str, float | None], uuid: str) -> float | None:
+    before, after = first.get(uuid), last.get(uuid)
+    return None if before is None or after is None else after - before
+
+
+def _inventory(node: str, counters: MachineCounters, now: float) -> Inventory:
+    machine = counters.inventory
+    gpus = {
+        uuid: GpuInfo(part.name, part.limit_w, part.source, part.uncertainty, update_s=part.update_s)
+        for uuid, part in machine.gpus.items()
+    }
+    return Inventory(
+        node=node,
+        boot=_boot(),
+        time=now,
+        wall=time.time(),
+        gpus=gpus,
+        cpus=machine.cpus,
+        cpu_source=machine.cpu.source,
+        cpu_uncertainty=machine.cpu.uncertainty,
+        cpu_idle_w=machine.cpu_idle_w,
+        cpu_busy_w=machine.cpu_busy_w,
+        ram_source=machine.dram.source,
+        ram_uncertainty=machine.dram.uncertainty,
+        ram_w_per_gb=machine.ram_w_per_gb,
+        ram_gb=machine.ram_gb,
+        cpu_limit_w=machine.cpu.limit_w,
+        cpu_included_in=machine.cpu.included_in,
+        ram_included_in=machine.dram.included_in,
+    )
+
+
+def _boot() -> str:
+    """A name of this boot of the machine: monotonic time begins anew with each."""
+    file = Path("/proc/sys/kernel/random/boot_id")
+    if file.exists():
+        return file.read_text(encoding="ascii").strip()
+    import psutil
+
+    return f"boot-{psutil.boot_time():.0f}"
