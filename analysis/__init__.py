@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.bill import bill_info
     from analysis.controls import compare_with_dense
     from analysis.export import export_config, pick_trial
     from analysis.figures import energy_bill_info, pareto_front_info, plot_energy_bill, plot_front
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StudyResults",
+    "bill_info",
     "compare_with_dense",
     "energy_bill_info",
     "export_config",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "sbp_tune.study.results": ("StudyResults", "load_study"),
+    "analysis.bill": ("bill_info",),
     "analysis.controls": ("compare_with_dense",),
     "analysis.export": ("export_config", "pick_trial"),
     "analysis.figures": ("energy_bill_info", "pareto_front_info", "plot_energy_bill", "plot_front"),

@@ -6,7 +6,7 @@ import math
 
 from analysis.controls import compare_with_dense, dense_curve
 from analysis.energy_bill import energy_bill_info
-from analysis.trials import devices, estimator, is_complete, is_dense_control, metric, records, varying_config
+from analysis.trials import devices, estimator, is_complete, is_dense_control, metric, records, useful, varying_config
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_energy, readable_metric
 
@@ -33,7 +33,7 @@ def _most_accurate(study: StudyResults) -> str:
     accuracy = metric(study, "val_accuracy").where(is_complete(study))
     # of equally accurate trials the one that cost least
     trials = study.trials[["trial"]].assign(
-        estimator=estimator(study), accuracy=accuracy, loss=-accuracy, kwh=metric(study, "kwh")
+        estimator=estimator(study), accuracy=accuracy, loss=-accuracy, kwh=useful(study, "kwh")
     )
     best = records(trials.sort_values(["loss", "kwh"]))[0]
     cost = readable_energy(best["kwh"]) if best["kwh"] == best["kwh"] else "an energy that was not recorded"

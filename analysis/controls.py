@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.pareto import front_mask
-from analysis.trials import estimator, is_complete, is_dense_control, metric
+from analysis.trials import estimator, is_complete, is_dense_control, useful
 from sbp_tune.study.results import StudyResults
 
 
@@ -17,7 +17,7 @@ def dense_curve(study: StudyResults) -> pd.DataFrame:
     dominated control cost more than all of these, the curve runs on level to its kwh. Controls with a
     NaN are left out. Empty without controls.
     """
-    controls = pd.DataFrame({"kwh": metric(study, "kwh"), "val_accuracy": metric(study, "val_accuracy")})
+    controls = pd.DataFrame({"kwh": useful(study, "kwh"), "val_accuracy": useful(study, "val_accuracy")})
     controls = controls[is_dense_control(study)].dropna()
     front = controls[front_mask(controls, ["min", "max"])].sort_values("kwh")
     end = controls.max().to_frame().T
@@ -43,8 +43,8 @@ def compare_with_dense(study: StudyResults) -> pd.DataFrame:
         {
             "trial": study.trials["trial"],
             "estimator": estimator(study),
-            "kwh": metric(study, "kwh"),
-            "val_accuracy": metric(study, "val_accuracy"),
+            "kwh": useful(study, "kwh"),
+            "val_accuracy": useful(study, "val_accuracy"),
         }
     )
     sparse = is_complete(study) & ~trials["estimator"].isin(["dense", "unknown"])

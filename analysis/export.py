@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.pareto import knee, trial_front
 from analysis.text import one_line
-from analysis.trials import is_complete, is_dense_control, metric
+from analysis.trials import is_complete, is_dense_control, metric, useful
 from sbp_tune.config import check_config
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_text_atomic, yaml_text
@@ -64,7 +64,7 @@ def export_config(study: StudyResults, pick: str, output: Path) -> Path:
 
 def _header(study: StudyResults, row: pd.Series, pick: str, output: Path) -> list[str]:
     def value(name: str) -> str:
-        return readable_metric(name, float(row.get(name, math.nan)))
+        return readable_metric(name, float(useful(study, name)[study.trials["trial"] == row["trial"]].iloc[0]))
 
     return [
         f"sbp-tune train {output}",
@@ -98,9 +98,10 @@ def _by_id(study: StudyResults, wanted: str) -> pd.Series:
 
 def _knee(study: StudyResults) -> pd.Series:
     front = trial_front(study)
+    values = pd.concat([useful(study, name)[front.index] for name in study.objectives], axis=1)
     if front.empty:
         raise InputError(f"knee: no complete trial has values for all of {', '.join(study.objectives)}")
-    return front.iloc[knee(front[list(study.objectives)], list(study.objectives.values()))]
+    return front.iloc[knee(values, list(study.objectives.values()))]
 
 
 def _max_accuracy(study: StudyResults) -> pd.Series:
@@ -134,5 +135,5 @@ def _percentage_points(text: str) -> float:
 def _cheapest(study: StudyResults, candidates: pd.Series, if_none: str) -> pd.Series:
     if not candidates.any():
         raise InputError(if_none)
-    kwh = metric(study, "kwh")[candidates]
+    kwh = useful(study, "kwh")[candidates]
     return study.trials.loc[kwh.sort_values(kind="stable").index[0]]

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.energy_bill import COMPONENTS, EnergyBillInfo, energy_bill_info
 from analysis.pareto import front_mask, knee
 from analysis.text import escaped, one_line, shown
-from analysis.trials import estimator, is_complete, is_dense_control, metric, records, varying_config
+from analysis.trials import estimator, is_complete, is_dense_control, records, useful, varying_config
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import METRICS, StudyResults
 from sbp_tune.units import axis_of, readable_energy, readable_metric
@@ -59,8 +59,8 @@ def pareto_front_info(study: StudyResults, x: str = "kwh", y: str = "val_accurac
     points = pd.DataFrame(
         {
             "trial": study.trials["trial"],
-            "x": metric(study, x),
-            "y": metric(study, y),
+            "x": useful(study, x),
+            "y": useful(study, y),
             "estimator": estimator(study),
             "role": control.map({True: "control", False: "trial"}).where(is_complete(study), "stopped"),
             "hover": _hover(study, y, x),
@@ -157,7 +157,7 @@ def _hover(study: StudyResults, *shown_metrics: str) -> list[str]:
     """What a point says of itself, one fact a line: its estimator, the config values that vary, its energy."""
     config = varying_config(study)
     names = dict.fromkeys([*shown_metrics, "val_accuracy", "kwh", *_PARTS, "kwh_measured_share"])
-    numbers = pd.DataFrame({name: metric(study, name) for name in names})
+    numbers = pd.DataFrame({name: useful(study, name) for name in names})
     heads = study.trials[["trial", "state"]].assign(estimator=estimator(study))
     texts = []
     for head, values, metrics in zip(records(heads), records(config), records(numbers), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.trials import is_complete, metric
+from analysis.trials import is_complete, useful
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import StudyResults
 
@@ -71,7 +71,7 @@ def trial_front(study: StudyResults) -> pd.DataFrame:
     Only complete trials with a value for every objective can be on it, baselines included; equal points
     are all kept, in the order of the table. Empty if there is none.
     """
-    cost = metric(study, list(study.objectives)[-1])[front_mask(_objective_values(study), _directions(study))]
+    cost = useful(study, list(study.objectives)[-1])[front_mask(_objective_values(study), _directions(study))]
     return study.trials.loc[cost.sort_values(kind="stable").index]
 
 
@@ -96,7 +96,7 @@ def study_hypervolume(study: StudyResults, reference: Sequence[float] | None = N
 
 def _objective_values(study: StudyResults) -> NDArray[np.float64]:
     """Objectives [n trials, m] of the complete trials; NaN for all others."""
-    values = pd.concat([metric(study, name) for name in study.objectives], axis=1)
+    values = pd.concat([useful(study, name) for name in study.objectives], axis=1)
     return values.where(is_complete(study)).to_numpy(dtype=float)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.bill import BillInfo, bill_info
+from analysis.bill_tables import LINE_NAMES, energy, sentences
 from analysis.conclusion import conclusion
 from analysis.energy_bill import COMPONENTS, energy_bill_info
 from analysis.figures import plot_energy_bill, plot_front
@@ -15,6 +17,7 @@ from analysis.pareto import trial_front
 from analysis.text import escaped
 from analysis.trials import devices, estimator, is_dense_control, metric, varying_config
 from sbp_tune import __version__
+from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_energy, readable_metric
@@ -80,7 +83,9 @@ def _energy_bill(study: StudyResults) -> list[str]:
     parts = bill.components.rename(index=COMPONENTS).reset_index()
     parts["share"] = (parts["kwh"] / bill.total["kwh"]).map(lambda share: f"{100 * share:.1f} %")
     parts["kwh"] = parts["kwh"].map(readable_energy)
-    note = "All trials, the stopped and failed ones included; not the idle time of the machines between trials."
+    machines = _machines(study)
+    note = "All trials, the stopped and failed ones included; not the idle time of the machines between trials"
+    note += ", which is below." if machines else "."
     height = 130 + 45 * len(bill.groups)
     return [
         "<h2>Energy bill</h2>",
@@ -88,7 +93,31 @@ def _energy_bill(study: StudyResults) -> list[str]:
         figure_html(plot_energy_bill(study), height),
         table(parts.rename(columns={"kwh": "energy"})) if len(parts) else "",
         table(_group_table(bill.groups, bill.total)),
+        *machines,
     ]
+
+
+def _machines(study: StudyResults) -> list[str]:
+    """What the ledger says beyond the trials: overhead and waste; nothing where there is none."""
+    try:
+        info = bill_info(study)
+    except InputError:  # no ledger
+        return []
+    except SbpTuneError as error:
+        return [paragraph(line) for line in str(error).splitlines()]
+    return [table(_line_table(info)), *(paragraph(line, "note") for line in sentences(info))]
+
+
+def _line_table(info: BillInfo) -> pd.DataFrame:
+    rows = [*info.lines, info.machine]
+    numbers: dict[str, list[float | None]] = {
+        "energy": [row.kwh for row in rows],
+        **{part.upper(): [row.components.get(part) for row in rows] for part in info.components},
+        "measured": [row.measured_kwh for row in rows],
+        "modelled": [row.modelled_kwh for row in rows],
+    }
+    columns = {name: [energy(value) for value in values] for name, values in numbers.items()}
+    return pd.DataFrame({"where it went": [LINE_NAMES[row.line] for row in rows], **columns})
 
 
 def _group_table(groups: pd.DataFrame, total: pd.Series) -> pd.DataFrame:

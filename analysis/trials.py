@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sbp_tune.config import is_meaningless
+from sbp_tune.study import results
 from sbp_tune.study.results import StudyResults
 
 _CONFIG = "config."
@@ -19,6 +20,11 @@ def metric(study: StudyResults, name: str) -> pd.Series:
     if name not in study.trials:
         return pd.Series(np.nan, index=study.trials.index, name=name, dtype=float)
     return pd.to_numeric(study.trials[name], errors="coerce").astype(float)
+
+
+def useful(study: StudyResults, name: str) -> pd.Series:
+    """As `metric`, but kWh and CO2 without what crashes wasted: what a config is compared by, not billed."""
+    return results.useful(study.trials, name)
 
 
 def is_complete(study: StudyResults) -> pd.Series:

@@ -24,6 +24,9 @@ app = typer.Typer(
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="A study's directory, or its name in --results.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder in which studies lie.")]
 AddressOption = Annotated[str | None, typer.Option(help="A running Ray cluster, as for ray.init: auto, or HOST:PORT.")]
+CrossCheckOption = Annotated[
+    bool, typer.Option("--cross-check", help="Run CodeCarbon beside our own ledger, for `sbp-tune energy` to compare.")
+]
 DEFAULT_RESULTS = Path("results")
 
 
@@ -66,6 +69,7 @@ def search(
     name: Annotated[str | None, typer.Option(help="Name of the study and of its directory.")] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     address: AddressOption = None,
+    cross_check: CrossCheckOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the file and show what would run, and where.")
     ] = False,
@@ -89,17 +93,22 @@ def search(
             return
         from sbp_tune.study.launch import search as run_search
 
-        _conclude(path, run_search(study, path, address))
+        _conclude(path, run_search(study, path, address, cross_check))
 
 
 @app.command(epilog="Example:  sbp-tune resume results/quickstart")
-def resume(study: StudyArgument, results: ResultsOption = DEFAULT_RESULTS, address: AddressOption = None) -> None:
+def resume(
+    study: StudyArgument,
+    results: ResultsOption = DEFAULT_RESULTS,
+    address: AddressOption = None,
+    cross_check: CrossCheckOption = False,
+) -> None:
     """Continue an interrupted search; finished trials are kept, running ones go on from their checkpoint."""
     with _errors_as_lines():
         from sbp_tune.study.launch import resume as run_resume
 
         path = _study_path(study, results)
-        _conclude(path, run_resume(path, address))
+        _conclude(path, run_resume(path, address, cross_check))
 
 
 @app.command(epilog="Example:  sbp-tune record results/quickstart -o table.parquet")
@@ -129,6 +138,28 @@ def report(
 
         loaded, _ = _write_tables(_study_path(study, results))
         typer.echo(write_report(loaded, output or loaded.path / "report.html"))
+
+
+@app.command(epilog="Example:  sbp-tune energy results/quickstart")
+def energy(
+    study: StudyArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the bill as JSON, energies in kWh.")] = False,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Show the energy bill of a study, whatever state it is in: trials, idle machines, waste, CO2."""
+    with _errors_as_lines():
+        from analysis.bill import bill_info, bill_json
+        from sbp_tune.study.results import load_study
+
+        info = bill_info(load_study(_study_path(study, results)))
+        if as_json:
+            typer.echo(bill_json(info))
+            return
+        from rich.console import Console
+
+        from analysis.bill_tables import print_bill
+
+        print_bill(info, Console())
 
 
 @app.command(epilog="Example:  sbp-tune export results/quickstart --pick max-drop=1.0 -o best.yaml")
@@ -193,14 +224,32 @@ def plot_schedule(
 
 
 @app.command(epilog="Example:  sbp-tune doctor")
-def doctor() -> None:
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure idle power, update periods and the spread of identical runs.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, help="Of --calibrate: length of each run, and of being idle.")
+    ] = 60,
+    repeats: Annotated[int, typer.Option(min=2, help="Of --calibrate: identical runs.")] = 4,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Of --calibrate: JSON file to write.")] = None,
+) -> None:
     """Say what this machine can measure, and what will therefore be modelled."""
     with _errors_as_lines():
         from rich.console import Console
 
-        from sbp_tune.doctor import print_doctor
+        if not calibrate:
+            from sbp_tune.doctor import print_doctor
 
-        print_doctor(Console())
+            print_doctor(Console())
+            return
+        from sbp_tune.calibrate import calibration, print_calibration, write_calibration
+
+        found = calibration(seconds, repeats, say=lambda line: typer.echo(line, err=True))
+        print_calibration(found, Console())
+        if output is not None:
+            write_calibration(found, output)
+            typer.echo(output)
 
 
 def _study_file(name: str) -> Path:

@@ -7,14 +7,15 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbp_tune.config import EnergyConfig
 from sbp_tune.energy.counters.gpu import energy_source, why_none
 from sbp_tune.energy.counters.jetson import GPU, HWMON, Jetson
-from sbp_tune.energy.counters.part import CPU, Part
-from sbp_tune.energy.counters.rapl import PERMISSION, POWERCAP
+from sbp_tune.energy.counters.part import CPU, DRAM, Part
+from sbp_tune.energy.counters.rapl import PERMISSION, POWERCAP, Rapl
 from sbp_tune.energy.counters.unsupported import DRM, not_measured
 from sbp_tune.energy.nvml import Nvml, system_nvml
 
@@ -48,6 +49,14 @@ def doctor_facts(
     ]
     if GPU in jetson.parts:
         gpus = _with_jetson(gpus, jetson.parts[GPU])
+    parts = Rapl(time.monotonic(), powercap).parts
+    by_rapl = [name for name, part in (("cpu", CPU), ("ram", DRAM)) if parts[part].source == "counter"]
+    modelled = {
+        "cpu": f"{energy.cpu_idle_w:g} W per logical core + {energy.cpu_busy_w:g} W more when busy",
+        "ram": f"{energy.ram_w_per_gb:g} W/GB",
+    }
+    if CPU in jetson.parts and jetson.parts[CPU].included_in:
+        by_rapl, modelled = [], {}
     return {
         "gpus": gpus,
         "no_gpu_reason": nvml.reason,
@@ -61,12 +70,8 @@ def doctor_facts(
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "measured": {gpu["uuid"]: gpu["energy"] for gpu in gpus if gpu["energy"] != "none"},
         "not_measured": [*not_measured(drm), *([jetson.reason] if jetson.reason else [])],
-        "modelled": {}
-        if CPU in jetson.parts and jetson.parts[CPU].included_in
-        else {
-            "cpu": f"{energy.cpu_idle_w:g} W per logical core + {energy.cpu_busy_w:g} W more when busy",
-            "ram": f"{energy.ram_w_per_gb:g} W/GB",
-        },
+        "measured_by_rapl": by_rapl,
+        "modelled": {name: formula for name, formula in modelled.items() if name not in by_rapl},
     }
 
 
@@ -114,10 +119,16 @@ def summary(facts: dict[str, Any]) -> str:
         gpu = f"{len(measured)} of {len(gpus)} GPUs can be measured (see the table)"
     else:
         gpu = f"GPU energy will be measured by {' and '.join(_HOW[how] for how in sorted(set(measured.values())))}"
-    modelled = facts["modelled"]
-    if not modelled:
+    modelled, by_rapl = facts["modelled"], facts["measured_by_rapl"]
+    if not modelled and not by_rapl:
         return f"On this machine {gpu}, which hold CPU and RAM too: the whole module is measured."
-    return f"On this machine {gpu}; CPU and RAM energy will be modelled: {modelled['cpu']}, {modelled['ram']}."
+    rapl = f"; a search measures {_names(by_rapl)} energy by RAPL (`train` models it)" if by_rapl else ""
+    rest = f"; {_names(modelled)} energy will be modelled: {', '.join(modelled.values())}" if modelled else ""
+    return f"On this machine {gpu}{rapl}{rest}."
+
+
+def _names(parts: Iterable[str]) -> str:
+    return " and ".join(map(str.upper, parts))
 
 
 def _rapl(powercap: Path) -> str:

@@ -11,6 +11,10 @@ class SbpTuneError(Exception):
     exit_code = 1
 
 
+class MeterError(SbpTuneError):
+    """Energy can no longer be metered, so every run would fail."""
+
+
 class InputError(SbpTuneError):
     """What the user gave cannot be used: exit code 2, and nothing was written.
 

@@ -1,6 +1,8 @@
 """Shared by all tests. Must come before torch is imported: small tensors are slower on several threads."""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -9,11 +11,18 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_address():
-    """One Ray of two cores for the whole session; its address, for drivers in processes of their own."""
+    """One Ray of two cores and four GPUs that nobody computes on, for the whole session.
+
+    Its address, for drivers in processes of their own. Its workers find tests/modules.
+    """
     import ray
 
     from sbp_tune.study import ray_session  # noqa: F401 - switches Ray's usage statistics off before it starts
 
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
+    modules = str(Path(__file__).parent / "modules")
+    sys.path.append(modules)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), modules]))
+    options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 * 2**20}
+    ray.init("local", num_cpus=2, num_gpus=4, **options)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from sbp_tune.config import TrainConfig
 from sbp_tune.energy.carbon import intensity
 from sbp_tune.energy.node_actor import NodeLease
+from sbp_tune.errors import SbpTuneError
 from sbp_tune.training import Training, resolve_device
 from sbp_tune.vision import build_model, check_model, load_dataset
 from trainables.checkpoints import newest_whole
@@ -62,7 +64,8 @@ class SparseBackprop(ray.tune.Trainable):
         try:
             row = self.training.run_epoch()
         except BaseException:
-            self.training.close("failed")
+            with suppress(SbpTuneError):  # a meter that fails as well must not hide why
+                self.training.close("failed")
             raise
         return row | {"done": self.training.finished}
 

@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if not (options.data / "train").is_dir():
         sys.exit(f"error: --data: {options.data}: needs class folders under train/ and test/, as CIFAR-10's images")
+    torch.set_num_threads(1)  # as every run has on a CPU
     contest = Contest(read_yaml(_preset(options.preset)), options)
     contest.tune_all()
     contest.run_all()

@@ -15,7 +15,7 @@ from sbp_tune.errors import SbpTuneError
 
 
 class Result(NamedTuple):
-    """What a run cost and reached: accuracies as fractions, seconds of training without validation.
+    """What a run cost and reached: accuracies as fractions, seconds of training alone.
 
     seconds: CPU time of the process on a processor, wall time on a GPU. A run that diverged has no accuracy.
     """
@@ -29,7 +29,7 @@ class Result(NamedTuple):
 
 
 def run(config: dict[str, Any], test: bool = False, weights: Path | None = None) -> Result:
-    """Trains a config to its end, validates once, and tests if asked; keeps the weights if a path is given."""
+    """Trains a config to its end, then validates once, or tests if asked; keeps the weights if a path is given."""
     import torch
 
     from sbp_tune.config import check_config
@@ -42,15 +42,16 @@ def run(config: dict[str, Any], test: bool = False, weights: Path | None = None)
         while not training.finished:
             row = training.run_epoch(validate=False)
         seconds = clock() - start
-        validation = training.evaluate(training.data.val)["val_accuracy"]
+        # Images that tuning chose by are no part of a run that counts.
+        validation = None if test else training.evaluate(training.data.val)["val_accuracy"]
+        tested = training.test()[0]["test_accuracy"] if test else None
     except SbpTuneError:  # its loss was no longer a number
-        seconds, validation = clock() - start, None
+        seconds, validation, tested = clock() - start, None, None
     finally:
         training.close()
-    accuracy = training.test()[0]["test_accuracy"] if test and validation is not None else None
     if weights:
         torch.save(training.model.state_dict(), weights)
-    return Result(validation, accuracy, row["tflop"], seconds, row["kwh"], row["kwh_measured_share"])
+    return Result(validation, tested, row["tflop"], seconds, row["kwh"], row["kwh_measured_share"])
 
 
 class Log:

@@ -24,6 +24,7 @@ def draw(found: pd.DataFrame) -> Figure:
     figure = make_subplots(
         len(regimes), len(_AXES), subplot_titles=titles, horizontal_spacing=0.08, vertical_spacing=0.09
     )
+    named: set[str] = set()
     for at, regime in enumerate(regimes, 1):
         rows = found[found["regime"] == regime]
         dense = rows[rows["arm"].str.startswith("dense")]
@@ -44,21 +45,29 @@ def draw(found: pd.DataFrame) -> Figure:
                     mode=mode,
                     name=name,
                     legendgroup=name,
-                    showlegend=at == column == 1 or (name.startswith("sparse,") and column == 1 and at == len(regimes)),
+                    showlegend=name not in named,
                     marker={"color": colour, "size": 8},
                     text=part["arm"] if "text" in mode else None,
-                    textposition="middle right",
+                    textposition=_sides(part[axis]),
                     textfont={"size": 9, "color": _GREY},
                     row=at,
                     col=column,
                 )
-            figure.update_xaxes(title=f"{title}, dense at all epochs = 1", row=at, col=column)
+                named.add(name)
+            reach = [0.2, 0.1 + max(1.05, float(rows[axis].max()))]  # room for the names
+            figure.update_xaxes(title=f"{title}, dense at all epochs = 1", range=reach, row=at, col=column)
         figure.update_yaxes(title="test accuracy, %", row=at, col=1)
     figure.update_layout(
         template="plotly_white",
         width=1280,
         height=430 * len(regimes) + 60,
-        legend={"orientation": "h", "y": 1.06},
+        legend={"orientation": "h", "yref": "container", "y": 0.99, "yanchor": "top"},
         margin={"t": 90, "r": 30},
     )
     return figure
+
+
+def _sides(costs: pd.Series) -> list[str]:
+    """Names of points beside each other stand on different sides of them."""
+    places = ["middle right", "middle left", "top center", "bottom center"]
+    return [places[int(rank) % len(places)] for rank in costs.rank(method="first") - 1]

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sbp_tune.config import EnergyConfig
 from sbp_tune.energy.reading import Reading
 from sbp_tune.energy.records import Reason
+from sbp_tune.energy.repeater import Repeater
+from sbp_tune.errors import MeterError, SbpTuneError
+
+if TYPE_CHECKING:
+    from sbp_tune.energy.counters.machine import MachineCounters
+
+# Environment variable for counters of one's own (a lab's power meter, a test's fake GPUs): `module:function`, called
+# with cpu_idle_w, cpu_busy_w and ram_w_per_gb in the meter's process; it returns MachineCounters, or their like.
+COUNTERS = "SBP_TUNE_COUNTERS"
+ANSWER_S = 120.0  # the first answer waits for a process to start, on a machine that is busy with trials
+STOP_S = 15.0
+IDLE_S = 600.0  # without any lease: the search is dead, or has no trials for this node
 
 _NAMESPACE = "sbp-tune"
-_RETRIES = 5  # of a call, while Ray restarts a meter that died; calls may be made twice
+_RETRY_S = 0.5
 
 
 class NodeLease:
@@ -38,39 +53,83 @@ class NodeLease:
 
     def start(self, epoch: int = 0) -> None:
         """The lease begins, of a run that has finished so many epochs already. Synchronise the GPU before."""
-        import os
-
         self._meter = _node_actor(self._folder, self._config)
         self._call("open", self._name, self._trial, pid=os.getpid(), continued_epoch=epoch, **self._terms)
 
     def mark(self, epoch: int) -> Reading:
         """An epoch has ended, and a checkpoint of it is about to be written; the energy until now."""
-        return self._call("mark", self._name, epoch, True)
+        reading: Reading = self._call("mark", self._name, epoch, True)
+        return reading
 
     def stop(self, reason: Reason) -> None:
         """The lease ends."""
-        self._call("close", self._name, reason)
+        self._call("close", self._name, reason, timeout=STOP_S)
 
-    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, timeout: float = ANSWER_S, **options: Any) -> Any:
+        """The meter's answer; MeterError where it has none. Safe to repeat: no call does more the second time."""
         import ray
+        from ray.exceptions import (
+            ActorDiedError,
+            ActorUnavailableError,
+            ActorUnschedulableError,
+            GetTimeoutError,
+            RayError,
+            RayTaskError,
+        )
 
-        return ray.get(getattr(self._meter, method).remote(*arguments, **options))
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return ray.get(getattr(self._meter, method).remote(*arguments, **options), timeout=timeout)
+            except RayTaskError as error:
+                if isinstance(error.cause, SbpTuneError):
+                    raise MeterError(str(error.cause)) from None
+                raise MeterError(f"the energy meter of this node failed: {_last_line(error)}") from error
+            except GetTimeoutError as error:
+                raise MeterError(f"the energy meter of this node has not answered for {timeout:g} s") from error
+            except (ActorDiedError, ActorUnavailableError, ActorUnschedulableError) as error:
+                # Ray starts it again, or we do: after being stopped it keeps its name for a moment. Ray's own
+                # retries of a call are not used, since they print a traceback each.
+                if _never_began(error) or time.monotonic() > end:
+                    why = _last_line(error)
+                    raise MeterError(f"the energy meter of this node cannot be started: {why}") from error
+                time.sleep(_RETRY_S)
+                self._meter = _node_actor(self._folder, self._config)
+            except RayError as error:
+                raise MeterError(f"the energy meter of this node cannot be reached: {_last_line(error)}") from error
 
 
-def stop_meters(folder: Path) -> None:
-    """Ends the meters of a study on all nodes, each after a last snapshot."""
+def stop_meters(folder: Path) -> list[str]:
+    """Ends the meters of a study on all nodes, each after a last snapshot; what went wrong with it, a line each."""
     import ray
     from ray.exceptions import RayError
 
+    problems = []
     for found in ray.util.list_named_actors(all_namespaces=True):
         if found["namespace"] != _NAMESPACE or not found["name"].startswith(_prefix(folder)):
             continue
         try:
             actor = ray.get_actor(found["name"], _NAMESPACE)
-            ray.get(actor.stop.remote(), timeout=10)
-            ray.kill(actor)
-        except (RayError, ValueError):  # its node is gone, and it with it
+        except ValueError:  # its node is gone, and it with it
             continue
+        try:
+            ray.get(actor.stop.remote(), timeout=STOP_S)
+        except RayError as error:
+            problems.append(f"an energy meter did not stop: {_last_line(error)}")
+        finally:
+            ray.kill(actor)  # also one that hangs: a detached actor would outlive the search
+    return problems
+
+
+def _never_began(error: Exception) -> bool:
+    """Whether an actor died of its own `__init__`, as it would again."""
+    return "creation task" in str(error)
+
+
+def _last_line(error: Exception) -> str:
+    """Ray's errors bring a traceback of the other process; its last line says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix(f"{SbpTuneError.__module__}.SbpTuneError: ") if lines else type(error).__name__
 
 
 def _node_actor(folder: Path, config: EnergyConfig) -> Any:
@@ -86,10 +145,10 @@ def _node_actor(folder: Path, config: EnergyConfig) -> Any:
         "lifetime": "detached",  # it must not die with the trial that happened to be the first
         "num_cpus": 0,
         "max_restarts": -1,
-        "max_task_retries": _RETRIES,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
     }
-    return ray.remote(_Meter).options(**options).remote(str(folder), node, config.model_dump())
+    counters = os.environ.get(COUNTERS)
+    return ray.remote(_Meter).options(**options).remote(str(folder), node, config.model_dump(), counters, IDLE_S)
 
 
 def _prefix(folder: Path) -> str:
@@ -97,16 +156,30 @@ def _prefix(folder: Path) -> str:
 
 
 class _Meter:
-    """NodeMeter in an actor: made anew by Ray when its process dies, it goes on with its own ledger."""
+    """NodeMeter in an actor: made anew by Ray when its process dies, it goes on with its own ledger.
 
-    def __init__(self, folder: str, node: str, config: dict[str, Any]) -> None:
-        from sbp_tune.energy.counters.machine import MachineCounters
+    idle_s: without a lease for so long it ends itself. On a cluster it would outlive a search that was killed, and
+    bill it the machine for ever; who comes later makes another.
+    """
+
+    def __init__(self, folder: str, node: str, config: dict[str, Any], counters: str | None, idle_s: float) -> None:
+        import ray
+
         from sbp_tune.energy.node_meter import NodeMeter
 
-        counters = MachineCounters(
-            cpu_idle_w=config["cpu_idle_w"], cpu_busy_w=config["cpu_busy_w"], ram_w_per_gb=config["ram_w_per_gb"]
-        )
-        self._meter = NodeMeter(node, Path(folder), counters)
+        self._meter = NodeMeter(node, Path(folder), _counters(counters, config))
+        self._itself, self._idle_s = ray.get_runtime_context().current_actor, idle_s
+        self._wanted = time.monotonic()
+        self._watch = Repeater(idle_s / 10, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        import ray
+
+        now = time.monotonic()
+        if self._meter.leases:
+            self._wanted = now
+        elif now - self._wanted > self._idle_s:
+            ray.kill(self._itself)  # at any moment: a lease that is just being opened is opened again on the next
 
     def open(self, *arguments: Any, **options: Any) -> None:
         self._meter.open(*arguments, **options)
@@ -119,3 +192,18 @@ class _Meter:
 
     def stop(self) -> None:
         self._meter.stop()
+
+
+def _counters(name: str | None, config: dict[str, Any]) -> MachineCounters:
+    """What a meter reads: this machine, or what the function `module:function` makes of the coefficients."""
+    coefficients = {key: config[key] for key in ("cpu_idle_w", "cpu_busy_w", "ram_w_per_gb")}
+    if name is None:
+        from sbp_tune.energy.counters.machine import MachineCounters
+
+        return MachineCounters(**coefficients)
+    try:
+        module, _, function = name.partition(":")
+        make: Callable[..., MachineCounters] = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SbpTuneError(f"{COUNTERS}={name}: needs module:function: {error}") from error
+    return make(**coefficients)

@@ -62,7 +62,7 @@ class NodeMeter:
         self._clock, self._lock = clock, threading.RLock()
         self._attribution = Attribution()
         self._leases: dict[str, _Living] = {}
-        self._seen = clock()  # when the last snapshot was taken
+        self._seen = -math.inf  # when the last snapshot was taken
         self._failure: SbpTuneError | None = None
         self._inventory = _inventory(node, self._counters, clock())
         self._ledger = None if folder is None else LedgerWriter(folder, self._inventory)
@@ -70,6 +70,8 @@ class NodeMeter:
         # What is damaged there is left to those who read the bill.
         for record in [self._inventory] if folder is None else read_ledger(folder, damage=[], node=node):
             self._attribution.add(record)
+            if isinstance(record, Snapshot):
+                self._seen = record.time
         self._continue()
         self._repeaters = [Repeater(period, self._tick)]
         if self._counters.sampled:
@@ -97,7 +99,7 @@ class NodeMeter:
             self._check()
             if lease in self._leases:
                 return
-            opened = LeaseOpened(lease, trial, attempt, 0.0, dict(gpus or {}), cpus, pid, continued_epoch)
+            opened = LeaseOpened(lease, trial, attempt, self._clock(), dict(gpus or {}), cpus, pid, continued_epoch)
             self._leases[lease] = _Living(opened)
             snapshot = self._snapshot()
             self._record(replace(opened, time=snapshot.time))
@@ -128,6 +130,12 @@ class NodeMeter:
                 self._record(LeaseClosed(lease, snapshot.time, reason))
                 self._record(snapshot)
                 self._forget(lease)
+
+    @property
+    def leases(self) -> list[str]:
+        """Those that are open."""
+        with self._lock:
+            return list(self._leases)
 
     def bill(self) -> Bill:
         """Everything this ledger has, up to now."""
@@ -160,14 +168,19 @@ class NodeMeter:
                 self._record(self._snapshot())
             except SbpTuneError as error:  # nobody would see it on this thread: told to the next who asks
                 self._failure = error
+            except Exception as error:  # nor that the thread has ended, and nobody is metered any more
+                self._failure = SbpTuneError(f"the meter failed: {type(error).__name__}: {error}")
 
     def _continue(self) -> None:
-        """Leases of an earlier meter on this node whose process lives are followed again."""
+        """Leases of an earlier meter on this node whose process lives are followed again.
+
+        Not one whose pid is another's by now: that began after the lease.
+        """
         for opened in self._attribution.open_leases():
             try:
-                self._leases[opened.lease] = _Living(opened)
+                self._leases[opened.lease] = _Living(opened, age_s=self._clock() - opened.time)
             except SbpTuneError:
-                self._record(LeaseClosed(opened.lease, self._clock(), "died"))
+                self._record(LeaseClosed(opened.lease, max(self._seen, opened.time), "died"))
         self._record(self._snapshot())
 
     def _snapshot(self) -> Snapshot:
@@ -190,9 +203,13 @@ class NodeMeter:
 
     def _record(self, record: Record) -> None:
         """To the disk first: what has been told to anybody can be read again."""
-        if self._ledger is not None:
-            self._ledger.append(record)
-        self._attribution.add(record)
+        try:
+            if self._ledger is not None:
+                self._ledger.append(record)
+            self._attribution.add(record)
+        except SbpTuneError as error:  # what is missing there cannot be made up for
+            self._failure = error
+            raise
         if isinstance(record, Snapshot):
             self._seen = record.time
 
@@ -217,9 +234,9 @@ class _Living:
     it.
     """
 
-    def __init__(self, opened: LeaseOpened) -> None:
+    def __init__(self, opened: LeaseOpened, age_s: float = 0.0) -> None:
         self.opened = opened
-        self.tree = ProcessTree(opened.pid, descendants=opened.trial is not None)
+        self.tree = ProcessTree(opened.pid, descendants=opened.trial is not None, age_s=age_s)
         self._busy: dict[str, float | None] = {}
         self._first_busy: dict[str, float | None] | None = None
         self._memory_gb, self._memory_due = 0.0, -math.inf

@@ -22,12 +22,16 @@ class ProcessTree:
     count in full. Time that no parent takes over (the parent died first, or ignores its children) stays as
     last seen; a process once seen is followed even when it is no longer a descendant. What is lost is at most
     the time between the last reading and the exit of such an orphan.
+
+    age_s: how long the process must have run already; one that began later has been given its number since.
     """
 
-    def __init__(self, pid: int, reader: ProcessReader | None = None, *, descendants: bool = True) -> None:
+    def __init__(
+        self, pid: int, reader: ProcessReader | None = None, *, descendants: bool = True, age_s: float = 0.0
+    ) -> None:
         self._reader = reader or system_reader()
         times = self._reader.times(pid)
-        if times is None:
+        if times is None or (age_s > 0 and self._reader.age(times.started) < age_s):
             raise SbpTuneError(f"process {pid} does not exist or cannot be read")
         self._pid, self._started, self._descendants = pid, times.started, descendants
         self._members = {pid: _Member(times, 0.0)}  # parents before their children

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,9 @@ class ProcessReader(Protocol):
 
     def times(self, pid: int) -> ProcessTimes | None:
         """CPU seconds so far."""
+
+    def age(self, started: float) -> float:
+        """Seconds since a process with `started` in its times began."""
 
     def children(self, pid: int) -> list[int]:
         """Pids of the direct children."""
@@ -59,6 +63,9 @@ class ProcFs:
         ended = field[0] in (b"Z", b"X", b"x")
         return ProcessTimes(float(field[19]), int(field[1]), utime + stime, cutime + cstime, ended)
 
+    def age(self, started: float) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / self._tick
+
     def children(self, pid: int) -> list[int]:
         try:
             threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  (twice as fast as Path.iterdir)
@@ -91,6 +98,9 @@ class Psutil:
             return ProcessTimes(process.create_time(), process.ppid(), cpu.user + cpu.system, reaped, ended)
         except psutil.Error:
             return None
+
+    def age(self, started: float) -> float:
+        return time.time() - started
 
     def children(self, pid: int) -> list[int]:
         import psutil

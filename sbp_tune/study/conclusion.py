@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from sbp_tune.study.results import StudyResults
+from sbp_tune.study.results import StudyResults, useful
 from sbp_tune.units import readable_energy, readable_metric
 
 _HEADINGS = {
@@ -68,7 +68,7 @@ def _front_table(results: StudyResults, front: pd.DataFrame) -> Table:
     table.add_column("estimator", no_wrap=True)
     for heading in _HEADINGS.values():
         table.add_column(heading, justify="right")
-    for row in front.to_dict("records"):
+    for row in front.assign(kwh=useful(front, "kwh")).to_dict("records"):
         table.add_row(str(row["trial"]), _estimator(row), *(_cell(name, row[name]) for name in _HEADINGS))
     return table
 

@@ -45,6 +45,9 @@ class SearchConfig(Section):
     brackets: int = Field(1, ge=1, description="groups of trials, each with a later first rung than the one before")
     rank: Literal["epsnet", "crowding"] = Field("epsnet", description="moasha only: who is ahead within a front")
     concurrent: int | None = Field(None, ge=1, description="trials at a time; none: as many as the machines hold")
+    tie: float = Field(
+        0.0, ge=0, lt=1, description="the sampler is told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly"
+    )
 
 
 class BudgetConfig(Section):
@@ -58,7 +61,9 @@ class ResourcesConfig(Section):
     """What one trial occupies."""
 
     cpu: int = Field(1, ge=1, description="cores, and torch's threads")
-    gpu: int = Field(0, ge=0, le=1, description="a whole GPU, or none: the energy of a shared one is not a trial's own")
+    gpu: float = Field(
+        0, ge=0, le=1, description="a GPU, a fraction of one (its energy is then split by rule, and so marked), or none"
+    )
 
 
 class SimulateConfig(Section):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from sbp_tune.errors import InputError
+from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
@@ -27,6 +28,10 @@ from sbp_tune.study.ray_session import connected_ray
 from sbp_tune.study.results import load_study
 from sbp_tune.study.storage import attempts, create_study, open_study
 
+if TYPE_CHECKING:
+    from sbp_tune.energy.node_actor import NodeLease
+    from sbp_tune.energy.records import Reason
+
 
 class Ending(Enum):
     """How a search ended; whatever finished before is kept in any case."""
@@ -35,8 +40,8 @@ class Ending(Enum):
     INTERRUPTED = "interrupted"
 
 
-def search(study: Study, path: Path, address: str | None = None) -> Ending:
-    """Runs a new study in a new directory.
+def search(study: Study, path: Path, address: str | None = None, cross_checked: bool = False) -> Ending:
+    """Runs a new study in a new directory; cross_checked: with CodeCarbon beside the ledger.
 
     InputError where the directory exists, the data or model cannot be used, or Ray lacks the resources.
     """
@@ -47,10 +52,10 @@ def search(study: Study, path: Path, address: str | None = None) -> Ending:
         concurrent = trials_at_a_time(study, ray_nodes())
         _create(study, path)
         with only_writer(path):
-            return _run(study, path, concurrent)
+            return _run(study, path, concurrent, cross_checked)
 
 
-def resume(path: Path, address: str | None = None) -> Ending:
+def resume(path: Path, address: str | None = None, cross_checked: bool = False) -> Ending:
     """Continues an interrupted study: finished trials stay, unfinished ones go on from their last checkpoint.
 
     Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
@@ -70,7 +75,7 @@ def resume(path: Path, address: str | None = None) -> Ending:
             raise InputError(f"{path}: its budget of {kwh:g} kWh is used up; nothing to resume")
         check_on_this_machine(study, address)
         with connected_ray(address):
-            return _run(study, path, trials_at_a_time(study, ray_nodes()))
+            return _run(study, path, trials_at_a_time(study, ray_nodes()), cross_checked)
 
 
 def _create(study: Study, path: Path) -> None:
@@ -96,11 +101,12 @@ def _exists(path: Path) -> InputError:
     )
 
 
-def _run(study: Study, path: Path, concurrent: int) -> Ending:
+def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Ending:
     import ray.tune
 
-    from sbp_tune.energy.node_actor import NodeLease, stop_meters
+    from sbp_tune.energy.node_actor import NodeLease
     from sbp_tune.study.budget import KwhBudget
+    from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.recorder import Recorder
     from sbp_tune.study.scheduler import make_scheduler
@@ -117,7 +123,7 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
-    recorder, progress = Recorder(path, on_bad_input=interrupt), Progress(path, study.total_trials)
+    recorder, progress = Recorder(path, stop=interrupt), Progress(path, study.total_trials)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
@@ -141,24 +147,47 @@ def _run(study: Study, path: Path, concurrent: int) -> Ending:
             verbose=0,
         ),
     )
-    with _signals(interrupt):
-        if file.simulate is None:  # what a simulation itself uses is no part of what it is about
-            lease.start()
-        try:
-            tuner.fit()
-        finally:
-            if file.simulate is None:
-                lease.stop("stopped" if interrupted else "finished")
-            stop_meters(ledger_folder(path))
-    progress.close()
-    if recorder.bad_input:
-        raise InputError(
-            [*recorder.bad_input, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"]
-        )
+    node, metered = ray.get_runtime_context().get_node_id(), file.simulate is None
+    problems: list[str] = []
+    try:
+        with _signals(interrupt):
+            if metered:  # what a simulation itself uses is no part of what it is about
+                lease.start()
+            try:
+                with cross_check(path, file.energy, node) if cross_checked and metered else nullcontext():
+                    tuner.fit()
+            finally:
+                if metered:
+                    problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
+    finally:
+        progress.close()
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    if recorder.stopped_by is not None:
+        why, again = recorder.stopped_by, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"
+        raise InputError([*why.problems, again]) if isinstance(why, InputError) else SbpTuneError(f"{why}\n{again}")
     if interrupted:
         return Ending.INTERRUPTED
     _settle_stopped(study, path)
     return Ending.FINISHED
+
+
+def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:
+    """Ends the driver's lease and the meters; what went wrong. Never an error: that would hide the search's own."""
+    from ray.exceptions import RayError
+
+    from sbp_tune.energy.node_actor import stop_meters
+
+    problems: dict[str, None] = {}
+    try:
+        lease.stop(reason)
+    except SbpTuneError as error:
+        problems[str(error)] = None
+    try:
+        problems |= dict.fromkeys(stop_meters(folder))
+    except (RayError, RuntimeError, OSError) as error:  # no Ray any more, say
+        problems[f"the energy meters could not be stopped: {error}"] = None
+    return list(problems)
 
 
 def _settle_ended(study: Study, path: Path) -> None:
@@ -171,7 +200,7 @@ def _settle_ended(study: Study, path: Path) -> None:
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = merged_rows(log, attempts(trial))
         if rows and (rows[-1].get("fully_trained") or trial.number in stopped):
-            settle(storage, trial.number, rows[-1], study.objectives)
+            settle(storage, trial.number, rows[-1], study.objectives, study.file.search.tie)
 
 
 def _settle_stopped(study: Study, path: Path) -> None:
@@ -184,9 +213,12 @@ def _settle_stopped(study: Study, path: Path) -> None:
 
 
 def _spent_kwh(path: Path) -> float:
-    """kWh of the trials that have ended; the others report theirs again."""
-    trials = load_study(path).trials
-    return float(trials.loc[trials["state"].isin(["complete", "stopped", "failed"]), "kwh"].sum())
+    """kWh of the trials that have ended, and what the others will not report again: it came after a checkpoint."""
+    study = load_study(path)
+    trials = study.trials
+    told = study.epochs.groupby("trial")["kwh"].last().reindex(trials["trial"]).fillna(0.0).to_numpy()
+    ended = trials["state"].isin(["complete", "stopped", "failed"])
+    return float(trials["kwh"].where(ended, (trials["kwh"] - told).clip(lower=0)).sum())
 
 
 @contextmanager

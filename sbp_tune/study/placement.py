@@ -14,7 +14,10 @@ Nodes = dict[str, dict[str, float]]  # name of a node -> Ray's resources of it
 def places(node: dict[str, float], resources: ResourcesConfig) -> int:
     """How many trials a node holds at a time."""
     by_cpu = int(node.get("CPU", 0) // resources.cpu)
-    return by_cpu if resources.gpu == 0 else min(by_cpu, int(node.get("GPU", 0) // resources.gpu))
+    if resources.gpu == 0:
+        return by_cpu
+    on_each = int(1 / resources.gpu + 1e-9)  # Ray gives no trial parts of two GPUs
+    return min(by_cpu, int(node.get("GPU", 0)) * on_each)
 
 
 def trials_at_a_time(study: Study, nodes: Nodes) -> int:

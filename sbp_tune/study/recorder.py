@@ -11,7 +11,7 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 
-from sbp_tune.errors import DataError, SbpTuneError
+from sbp_tune.errors import DataError, MeterError, SbpTuneError
 from sbp_tune.study.epochs import append_row
 from sbp_tune.study.storage import number_of, open_study, set_attribute
 
@@ -19,14 +19,13 @@ from sbp_tune.study.storage import number_of, open_study, set_attribute
 class Recorder(Callback):
     """Logs results before anybody decides on them, and tells Optuna of failed trials.
 
-    A DataError is not the trial's own fault: the data cannot be used, so every trial would fail. Then
-    `bad_input` holds the problems, `on_bad_input` is called, and the trial is left unfinished, for
-    `resume` to run again.
+    A DataError or a MeterError is not the trial's own fault: every trial would fail. Then it is kept as
+    `stopped_by`, `stop` is called, and the trial is left unfinished, for `resume` to run again.
     """
 
-    def __init__(self, path: Path, on_bad_input: Callable[[], None]) -> None:
-        self._path, self._on_bad_input = path, on_bad_input
-        self.bad_input: list[str] = []
+    def __init__(self, path: Path, stop: Callable[[], None]) -> None:
+        self._path, self._stop = path, stop
+        self.stopped_by: SbpTuneError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles callbacks when it starts; nothing of this one is wanted from there."""
@@ -37,10 +36,10 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = cause_of(trial)
-        if isinstance(cause, DataError):
-            if not self.bad_input:
-                self.bad_input = cause.problems
-                self._on_bad_input()
+        if isinstance(cause, DataError | MeterError):
+            if self.stopped_by is None:
+                self.stopped_by = cause
+                self._stop()
             return
         study = open_study(self._path)
         number = number_of(study, trial.trial_id)

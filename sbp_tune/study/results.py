@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sbp_tune.energy.bill import TrialBill
@@ -115,6 +116,20 @@ def _energy(bill: TrialBill | None, last: dict[str, Any]) -> dict[str, Any]:
     co2 = last["co2_kg"] * kwh / reported if kwh is not None and reported and last.get("co2_kg") is not None else None
     share = bill.measured_kwh / bill.known_kwh if bill.known_kwh and kwh is not None else None
     return {**known, **sources, "kwh": kwh, "kwh_wasted": bill.kwh_wasted, "co2_kg": co2, "kwh_measured_share": share}
+
+
+def useful(trials: pd.DataFrame, name: str) -> pd.Series:
+    """A metric of trials, kWh and CO2 without what their crashes wasted: that is no property of a config.
+
+    NaN where it was not recorded.
+    """
+    if name not in trials:
+        return pd.Series(np.nan, index=trials.index, name=name, dtype=float)
+    values = pd.to_numeric(trials[name], errors="coerce").astype(float)
+    if name not in ("kwh", "co2_kg") or "kwh_wasted" not in trials:
+        return values
+    kwh, wasted = (pd.to_numeric(trials[key], errors="coerce").astype(float) for key in ("kwh", "kwh_wasted"))
+    return values.where(~(wasted > 0), values * (1 - wasted / kwh))
 
 
 def write_tables(results: StudyResults) -> list[Path]:

@@ -22,6 +22,8 @@ from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
 
+_TIED = ("kwh", "co2_kg")  # objectives in which a small difference is noise of the measurement
+
 
 class OptunaSearcher(Searcher):
     """Asks and tells the Optuna study of a study directory until it holds all trials of the study file."""
@@ -64,7 +66,7 @@ class OptunaSearcher(Searcher):
         """Tells Optuna how a trial ended. An error is told by the callback that knows its reason."""
         number = number_of(self._optuna, trial_id)
         if number is not None and not error:
-            settle(self._optuna, number, result, self._study.objectives)
+            settle(self._optuna, number, result, self._study.objectives, self._study.file.search.tie)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the storage is the state. Ray wants a file."""
@@ -103,14 +105,28 @@ class OptunaSearcher(Searcher):
         return [str(path) for path in sorted((self._path / "ray" / attempt).glob("checkpoint_*"), reverse=True)]
 
 
-def settle(study: optuna.Study, number: int, result: dict[str, Any] | None, objectives: dict[str, str]) -> None:
-    """Tells Optuna how an unfinished trial ended, by its last result; a finished one stays as it is."""
+def settle(
+    study: optuna.Study, number: int, result: dict[str, Any] | None, objectives: dict[str, str], tie: float = 0.0
+) -> None:
+    """Tells Optuna how an unfinished trial ended, by its last result; a finished one stays as it is.
+
+    With `tie`, energies are told in steps of that ratio, and what they were stays in the attribute `values`.
+    """
     if study.get_trials(deepcopy=False)[number].state.is_finished():
         return
     state, values, reason = outcome(result, objectives)
     if reason is not None:
         set_attribute(study, number, "error", reason)
+    if values is not None and tie > 0:
+        set_attribute(study, number, "values", dict(zip(objectives, values, strict=True)))
+        values = [_in_steps(v, tie) if name in _TIED else v for name, v in zip(objectives, values, strict=True)]
     study.tell(number, values, state)
+
+
+def _in_steps(value: float, ratio: float) -> float:
+    """The value rounded down to a power of 1 + ratio."""
+    step = math.log1p(ratio)
+    return math.exp(step * math.floor(math.log(value) / step)) if value > 0 else value
 
 
 def outcome(

@@ -1,5 +1,6 @@
 """Small studies written by hand: a list of trials, each a few values on top of a complete trial."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,14 @@ def build():
         sparse = staticmethod(sparse)
 
     return Builders
+
+
+@pytest.fixture(scope="session")
+def fake_node():
+    """The node of the attribution's tests, whose records make a ledger; importlib mode has no module to import."""
+    place = Path(__file__).parents[1] / "sbp_tune" / "energy" / "attribution" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("attribution_conftest", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FakeNode

@@ -4,6 +4,10 @@ import pytest
 
 from analysis.conclusion import conclusion
 from analysis.controls import compare_with_dense, dense_curve
+from analysis.energy_bill import energy_bill_info
+from analysis.export import pick_trial
+from analysis.pareto import trial_front
+from analysis.trials import useful
 
 
 @pytest.fixture
@@ -111,3 +115,19 @@ def test_a_lead_that_may_come_from_another_setting_says_so(build):
     warning = "differs from every dense control in optimizer.lr too, so its lead need not come from sparsity"
     assert warning in " ".join(conclusion(tuned))
     assert "lies above" in " ".join(conclusion(same)) and warning not in " ".join(conclusion(same))
+
+
+def test_what_a_crash_wasted_is_on_the_bill_but_not_held_against_a_config(build, controls):
+    crashed, wasteful = build.sparse(0.92, 4.0, kwh_wasted=2.5), build.sparse(0.88, 2.0, kwh_wasted=0.0)
+    study = build.study(*controls, crashed, wasteful)
+    row = compare_with_dense(study).iloc[0]
+    assert (row["kwh"], row["verdict"]) == (pytest.approx(1.5), "above")
+    assert 4 in trial_front(study)["trial"].tolist() and pick_trial(study, "min-energy")["trial"] == 0
+    assert useful(study, "kwh").tolist() == pytest.approx([1, 3, 2, 4, 1.5, 2])
+    assert energy_bill_info(study).total["kwh"] == 16
+
+
+def test_energy_that_was_all_wasted_and_waste_that_is_not_known(build):
+    trials = [build.sparse(0.9, 2.0, kwh_wasted=2.0, co2_kg=1.0), build.sparse(0.9, 2.0, kwh_wasted=math.nan)]
+    assert useful(build.study(*trials), "kwh").tolist() == [0, 2]
+    assert useful(build.study(*trials), "co2_kg").tolist()[0] == 0

@@ -7,7 +7,9 @@ from typer.testing import CliRunner
 
 from sbp_tune.cli import app
 
-COMMANDS = ["search", "resume", "record", "report", "export", "train", "spaces", "plot-schedule", "doctor"]
+COMMANDS = [
+    *("search", "resume", "record", "report", "energy", "export", "train", "spaces", "plot-schedule", "doctor"),
+]
 run = CliRunner().invoke
 
 
@@ -78,6 +80,7 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
         (["report", "nothing"], "error: nothing: not a study directory"),
         (["record", "nothing"], "error: nothing: not a study directory"),
         (["search", "quickstart", "table.parquet"], "error: TABLE: found table.parquet; a table is for --simulate"),
+        (["energy", "nothing"], "error: nothing: not a study directory"),
         (["export", "nothing", "-o", "x.yaml"], "error: nothing: not a study directory"),
         (["train", "none.yaml"], "error: none.yaml: no such file"),
     ],

@@ -76,6 +76,20 @@ def test_rapl(mode, expected, tmp_path, monkeypatch):
     assert doctor_facts(nvml=fake_nvml(), powercap=tmp_path)["rapl"] == expected
 
 
+@pytest.mark.parametrize("dram", [True, False])
+def test_what_rapl_measures_is_not_said_to_be_modelled(dram, tmp_path):
+    for folder, name in [("intel-rapl:0", "package-0"), *([("intel-rapl:0:0", "dram")] if dram else [])]:
+        (tmp_path / folder).mkdir()
+        for file, text in (("name", name), ("energy_uj", "1000"), ("max_energy_range_uj", "262143328850")):
+            (tmp_path / folder / file).write_text(f"{text}\n")
+    facts = doctor_facts(nvml=fake_nvml(), powercap=tmp_path)
+    assert facts["measured_by_rapl"] == (["cpu", "ram"] if dram else ["cpu"])
+    assert list(facts["modelled"]) == ([] if dram else ["ram"])
+    text = shown(facts)
+    assert f"a search measures {'CPU and RAM' if dram else 'CPU'} energy by RAPL" in text
+    assert ("RAM energy will be modelled: 0.392 W/GB." in text) is not dram
+
+
 def test_no_rapl(tmp_path):
     assert doctor_facts(nvml=fake_nvml(), powercap=tmp_path)["rapl"] == "absent"
     assert doctor_facts(nvml=fake_nvml(), powercap=tmp_path / "none")["rapl"] == "absent"

@@ -11,6 +11,7 @@ the first) unless `include` names them: `*.bias`, `*.bn?.weight`. Biased. Cost o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
@@ -64,21 +65,22 @@ class Mask(Estimator):
         self._kept = {layer: self._masks[layer.name] for layer in learning if layer.name in self._masks}
         measures = self.config.schedule == "adaptive" and learning
         before = _squared_norm(learning) if measures else None
-        for layer, mask in self._kept.items():
-            assert layer.weight.grad is not None
-            layer.weight.grad.mul_(mask)
+        in_threads(lambda layer: multiply(layer.weight.grad, self._kept[layer]), list(self._kept))
         if before is not None:
             self._norms.add(_squared_norm(learning), before)
 
     def selected(self) -> dict[nn.Parameter, Selection]:
-        found: dict[nn.Parameter, Selection] = {}
-        for layer, mask in self._kept.items():
-            weight = layer.weight
-            assert isinstance(weight, nn.Parameter)
+        fresh = self.config.scope == "layer" and self.config.reselect_every == 1
+
+        def positions(layer: Layer) -> Tensor:
+            mask = self._kept[layer]
             ordered = in_memory_order(mask, mask).reshape(-1)
-            fresh = self.config.scope == "layer" and self.config.reselect_every == 1
-            count = kept_count(self.keep_of(layer), weight.numel()) if fresh else None
-            found[weight] = Elements(_positions(ordered, count), mask)
+            return _positions(ordered, kept_count(self.keep_of(layer), mask.numel()) if fresh else None)
+
+        found: dict[nn.Parameter, Selection] = {}
+        for layer, index in zip(self._kept, in_threads(positions, list(self._kept)), strict=True):
+            assert isinstance(layer.weight, nn.Parameter)
+            found[layer.weight] = Elements(index, self._kept[layer])
         return found
 
     def norm_share(self) -> float | None:
@@ -120,13 +122,8 @@ class Mask(Estimator):
     def _rank_each(self, scores: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
         counts = {layer: kept_count(self.keep_of(layer), score.numel()) for layer, score in scores.items()}
         partly = [layer for layer in scores if counts[layer] < scores[layer].numel()]
-        # numpy lets go of the interpreter while it selects, and selects on one core
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            thresholds = pool.map(lambda layer: kth_largest(scores[layer].flatten(), counts[layer]), partly)
-            return {
-                layer: at_least(threshold, scores[layer], counts[layer])
-                for layer, threshold in zip(partly, thresholds, strict=True)
-            }
+        masks = in_threads(lambda layer: largest(scores[layer], counts[layer]), partly)
+        return dict(zip(partly, masks, strict=True))
 
     def _rank_all(self, scores: dict[Layer, Tensor]) -> dict[Layer, Tensor]:
         """One ranking of all layers' scores; `min_per_layer` of each layer comes first."""
@@ -172,7 +169,7 @@ def at_least(threshold: Tensor, scores: Tensor, count: int) -> Tensor:
     """Bool mask of exactly `count` elements that are not below the threshold, which is the count-th largest."""
     flat = scores.flatten()
     if scores.device.type == "cpu":
-        kept = flat >= threshold
+        kept = _not_below(flat, threshold)
         if np.count_nonzero(kept.numpy()) == count:  # neither ties nor NaN: the usual case
             return kept.view(scores.shape)
     kept = ~(flat < threshold)
@@ -185,10 +182,36 @@ def at_least(threshold: Tensor, scores: Tensor, count: int) -> Tensor:
 def kth_largest(flat: Tensor, count: int) -> Tensor:
     """Value [1] of the count-th largest element, by selection, not by sorting."""
     index = flat.numel() - count
-    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
+    if _fit_for_numpy(flat):
         # numpy's vectorised introselect is about eight times faster than torch's kthvalue on a CPU
         return torch.from_numpy(np.partition(flat.detach().numpy(), index)[index : index + 1])
     return flat.kthvalue(index + 1).values
+
+
+def in_threads(function: Callable[[Layer], Tensor], layers: list[Layer]) -> list[Tensor]:
+    """Calls it for each layer: numpy lets go of the interpreter while it works, on one core."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(function, layers))
+
+
+def multiply(gradient: Tensor | None, mask: Tensor) -> Tensor:
+    """Zeroes in place what the mask leaves out; a NaN stays one."""
+    assert gradient is not None
+    if not _fit_for_numpy(gradient):
+        return gradient.mul_(mask)
+    values = gradient.detach().numpy()
+    np.multiply(values, mask.numpy(), out=values)
+    return gradient
+
+
+def _fit_for_numpy(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+
+
+def _not_below(flat: Tensor, threshold: Tensor) -> Tensor:
+    if _fit_for_numpy(flat):
+        return torch.from_numpy(flat.detach().numpy() >= threshold.numpy())  # half the time of torch's
+    return flat >= threshold
 
 
 def _positions(mask: Tensor, count: int | None) -> Tensor:

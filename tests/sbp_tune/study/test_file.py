@@ -73,7 +73,7 @@ def test_a_pure_grid_runs_once(tmp_path):
         (["config=3"], ["demo.yaml: config: found 3; input should be a valid dictionary"]),
         (["config.sparsity.p0=50"], ["demo.yaml: config.sparsity.p0: found 50; p is a fraction"]),
         (["objectives={kwh: max}"], ["demo.yaml: objectives.kwh: found max; a search for the worst is a mistake: min"]),
-        (["resources.gpu=0.5"], ["demo.yaml: resources.gpu: found 0.5; input should be a valid integer"]),
+        (["resources.gpu=half"], ["demo.yaml: resources.gpu: found 'half'; input should be a valid number"]),
         (["resources.gpu=2"], ["demo.yaml: resources.gpu: found 2; input should be less than or equal to 1"]),
         (
             ["config.optimizer={nesterov: true, momentum: 0}"],

@@ -9,7 +9,7 @@ FOUR_T4 = {"CPU": 48.0, "GPU": 4.0}
 
 @pytest.mark.parametrize(
     ("cpu", "gpu", "count"),
-    [(12, 1, 4), (1, 1, 4), (24, 1, 2), (1, 0, 48), (5, 0, 9), (49, 0, 0)],
+    [(12, 1, 4), (1, 1, 4), (24, 1, 2), (1, 0, 48), (5, 0, 9), (49, 0, 0), (1, 0.5, 8), (1, 0.1, 40), (1, 0.6, 4)],
 )
 def test_how_many_trials_a_node_holds(cpu, gpu, count):
     assert places(FOUR_T4, ResourcesConfig(cpu=cpu, gpu=gpu)) == count

@@ -97,6 +97,31 @@ def test_no_ending_leaves_a_trial_running(start):
     assert open_study(path).best_trials == []
 
 
+@pytest.mark.parametrize("tie", [0.05, 0.2])
+def test_energies_that_differ_by_less_than_a_tie_are_told_as_equal(tie, start):
+    _, path, searcher = start(("{trials: 6}", f"{{trials: 6, tie: {tie}}}"))
+    exact = [  # of one step, from its bottom to nearly its top
+        (1 + tie) ** round(math.log(1e-6) / math.log1p(tie)) * factor for factor in (1.001, 1 + 0.9 * tie)
+    ] + [4e-6]
+    for name, kwh in zip("abc", exact, strict=True):
+        searcher.suggest(name)
+        searcher.on_trial_complete(name, {**DONE, "kwh": kwh})
+    told = [trial.values for trial in open_study(path).get_trials()[:3]]
+    assert told[0] == told[1] and told[2][1] > told[1][1]
+    assert told[0][0] == 0.9  # an accuracy is no energy
+    assert all(value[1] <= kwh < value[1] * (1 + tie) for value, kwh in zip(told, exact, strict=True))
+    values = [trial.user_attrs["values"] for trial in open_study(path).get_trials()[:3]]
+    assert values == [{"val_accuracy": 0.9, "kwh": kwh} for kwh in exact]
+
+
+def test_without_ties_energies_are_told_as_they_are(start):
+    _, path, searcher = start()
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", DONE)
+    trial = open_study(path).get_trials()[0]
+    assert trial.values == [0.9, 1e-6] and "values" not in trial.user_attrs
+
+
 def test_a_second_telling_changes_nothing(start):
     _, path, searcher = start()
     searcher.suggest("a")
