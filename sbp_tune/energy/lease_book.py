@@ -53,12 +53,13 @@ class LeaseBook:
         state.closed = earlier_close(state.closed, record)
 
     def mark(self, record: EpochMark) -> None:
-        """Of several ends of the same epoch the earliest counts."""
+        """Of several ends of the same epoch the last counts: a call that was repeated was answered with that one."""
         state = self.states.get(record.lease)
         if state is None:
             self._early_marks.setdefault(record.lease, []).append(record)
-        elif record.epoch not in state.marks or record.time < state.marks[record.epoch].time:
+        elif record.epoch not in state.marks or record.time > state.marks[record.epoch].time:
             state.marks[record.epoch] = record
+            state.joules.pop(record.epoch, None)
 
     def billed(self, now: Snapshot) -> None:
         """All up to a snapshot is done: what ended before holds nothing any more."""
