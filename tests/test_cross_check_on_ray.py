@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from sbp_tune.cli import app
@@ -27,6 +28,7 @@ def bill_of(path):
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_and_its_resumption_are_both_cross_checked(tmp_path, ray_address):
     (tmp_path / "checked.yaml").write_text(STUDY)
     command = [sys.executable, "-m", "sbp_tune.cli", "search", str(tmp_path / "checked.yaml"), "--cross-check"]

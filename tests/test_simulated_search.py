@@ -89,6 +89,7 @@ def test_recorded_and_searched_again(simulated, folder):
     assert "recorded in" in again.simulation and "of the same config as each proposed one" in again.simulation
 
 
+@pytest.mark.slow
 def test_exact_fails_a_trial_that_was_not_recorded(simulated, folder):
     table = folder / "exact.parquet"
     assert run(app, ["record", str(simulated[0]), "-o", str(table)]).exit_code == 0
@@ -111,6 +112,7 @@ def test_nearest_plays_a_recorded_trial_for_every_proposal(simulated, folder):
     assert near["kwh"][:2].tolist() == first["kwh"][:2].tolist()  # the controls are in the table as they are
 
 
+@pytest.mark.slow
 def test_an_energy_budget_counts_simulated_energy(folder, ray_address):
     result = search(folder, "budget", "--simulate", "--set", "budget.kwh=0.02")
     assert result.exit_code == 0, result.output
@@ -118,6 +120,7 @@ def test_an_energy_budget_counts_simulated_energy(folder, ray_address):
     assert len(trials) < 12 and 0.02 <= trials["kwh"].sum() < 0.03
 
 
+@pytest.mark.slow
 def test_a_killed_simulation_resumes_without_losing_or_doubling_energy(folder, ray_address):
     command = [sys.executable, "-m", "sbp_tune.cli", "search", str(folder / "far.yaml"), "--simulate", "--name", "cut"]
     options = ["--results", str(folder), "--address", ray_address, "--set", "search.trials=20"]

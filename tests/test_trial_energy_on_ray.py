@@ -130,6 +130,7 @@ def test_half_a_gpu_each_is_marked_as_shared(search, folder):
         assert 0 < trial.components["gpu"].kwh * KWH / trial.seconds <= WATTS[0] * 1.01
 
 
+@pytest.mark.slow
 def test_without_gpu_all_gpus_are_idle(search, folder):
     result = search("cpu", "resources.gpu=0", "config.seed={grid: [0]}")
     assert result.exit_code == 0, result.output
@@ -138,6 +139,7 @@ def test_without_gpu_all_gpus_are_idle(search, folder):
     assert bill.idle.components["gpu"].kwh == pytest.approx(sum(WATTS) * bill.seconds / KWH, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_budget_stops_trials_and_their_energy_counts(search, folder):
     result = search("budget", "budget.kwh=1e-12", "config.epochs=50")
     assert result.exit_code == 1
@@ -147,6 +149,7 @@ def test_a_budget_stops_trials_and_their_energy_counts(search, folder):
     assert meters(folder / "budget") == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_billed_until_it_died(search, folder):
     path, killed = folder / "worker", []
 
@@ -183,6 +186,7 @@ def test_a_killed_meter_is_replaced_and_no_trial_notices(search, folder):
     assert len([record for record in read_ledger(ledger_folder(path)) if isinstance(record, Gap)]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code", "reason"), [(signal.SIGKILL, -9, "died"), (signal.SIGINT, 130, "stopped")])
 def test_an_ended_driver_and_its_trials_go_on_and_nothing_is_counted_twice(folder, ray_address, sent, code, reason):
     path = folder / sent.name
@@ -219,6 +223,7 @@ def test_a_meter_that_cannot_start_is_one_line(search, folder, monkeypatch):
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_a_meter_that_fails_stops_the_search_and_resume_goes_on(search, folder, ray_address, monkeypatch):
     """No trial is to blame, and the others would only fail as well."""
     monkeypatch.setenv(node_actor.COUNTERS, "fake_gpus:failing")
@@ -233,6 +238,7 @@ def test_a_meter_that_fails_stops_the_search_and_resume_goes_on(search, folder, 
     assert trials["state"].tolist() == ["complete"] * 3
 
 
+@pytest.mark.slow
 def test_a_meter_that_fails_at_the_end_does_not_hide_why_the_search_failed(search, folder, monkeypatch):
     stop = node_actor.stop_meters
 
