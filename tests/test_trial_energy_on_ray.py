@@ -169,6 +169,7 @@ def test_a_killed_worker_is_billed_until_it_died(search, folder):
     assert attempt.kwh >= attempt.epochs[2] * (1 - 1e-12) > 0
 
 
+@pytest.mark.slow
 def test_a_killed_meter_is_replaced_and_no_trial_notices(search, folder):
     path = folder / "meter"
 

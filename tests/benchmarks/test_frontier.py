@@ -50,6 +50,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_a_contest_from_tuning_to_picture_and_resumed(images, tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(TINY)
     work = tmp_path / "work"
