@@ -29,6 +29,8 @@ from sbp_tune.trial_energy import OwnMeter, RunMeter, TrialEnergy
 from sbp_tune.vision import ClassificationMetrics, augment, build_model, load_dataset, normalize
 from sbp_tune.vision.data import Split
 
+_MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
 
 class Training:
     """A run of one TrainConfig: `run_epoch()` until `finished`, then perhaps `test()`.
@@ -51,7 +53,8 @@ class Training:
         self._reseed("init")
         sample = self.data.train.images
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
-        self.model.to(self.device)
+        self._memory_format = _MEMORY_FORMATS[config.memory_format]
+        self.model.to(self.device, memory_format=self._memory_format)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -212,7 +215,8 @@ class Training:
         return metrics
 
     def _inputs(self, images: Tensor) -> Tensor:
-        return normalize(images.to(self.device, non_blocking=True), self.data.mean, self.data.std)
+        inputs = normalize(images.to(self.device, non_blocking=True), self.data.mean, self.data.std)
+        return inputs.contiguous(memory_format=self._memory_format)
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
