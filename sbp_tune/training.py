@@ -54,7 +54,7 @@ class Training:
         sample = self.data.train.images
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
         self._memory_format = _MEMORY_FORMATS[config.memory_format]
-        self.model.to(self.device, memory_format=self._memory_format)
+        self.model.to(self.device).to(memory_format=self._memory_format)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
