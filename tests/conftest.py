@@ -7,6 +7,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no time limit", deadline=None)  # a busy machine is not a wrong result
+settings.load_profile("no time limit")
 
 
 @pytest.fixture(scope="session")

@@ -159,6 +159,23 @@ def test_flowers_keep_their_own_splits_at_224_pixels(make_config: Callable) -> N
     assert (data.test.images[:, 0].float().mean((1, 2)) - torch.arange(140, 241, 20)).abs().max() < 3
 
 
+def test_flowers_resplit_hold_out_a_part_of_their_training_and_validation_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "flowers-102"
+    (folder / "jpg").mkdir(parents=True)
+    for index in range(1, 409):
+        Image.new("RGB", (16, 16), (index % 256, index // 256, 0)).save(folder / "jpg" / f"image_{index:05d}.jpg")
+    savemat(folder / "imagelabels.mat", {"labels": np.array([[1 + index % 102 for index in range(408)]])})
+    ids = np.arange(1, 409)
+    savemat(folder / "setid.mat", {"trnid": [ids[:204]], "valid": [ids[204:306]], "tstid": [ids[306:]]})
+    accept_any_checksum("flowers102", monkeypatch)
+    config = DataConfig(name="flowers102", root=str(tmp_path), image_size=16, resplit=True, val_fraction=1 / 3)
+    data = load_dataset(config)
+    assert [len(split) for split in (data.train, data.val, data.test)] == [204, 102, 102]
+    assert sorted(data.val.labels.tolist()) == list(range(102))
+
+
 @pytest.fixture
 def archive_url(tmp_path: Path) -> Iterator[str]:
     """An archive of small CIFAR-10 files on a web server of this machine."""
