@@ -107,14 +107,14 @@ def make_sampler(name: str, seed: int, space: Distributions | None = None) -> Ba
     if ":" in name:
         return _of_user(name, seed)
     if name not in SAMPLERS:
-        raise InputError(unknown_sampler(name))
+        raise InputError(f"search.sampler: found {name!r}; {allowed_samplers(name)}")
     return SAMPLERS[name](seed, space)
 
 
-def unknown_sampler(name: str) -> str:
-    """The problem of a name that no sampler has."""
+def allowed_samplers(name: str) -> str:
+    """What a file may say instead of a name that no sampler has."""
     names = ["auto", *SAMPLERS]
-    return f"search.sampler: found {name!r}; allowed: {', '.join(names)} or module:Class{near(name, names)}"
+    return f"allowed: {', '.join(names)}, or module:Class of an Optuna sampler{near(name, names)}"
 
 
 def resolved_sampler(name: str, is_flat: bool, trials: int) -> str:
@@ -130,16 +130,16 @@ def _of_user(path: str, seed: int) -> BaseSampler:
     found = f"search.sampler: found {path!r}"
     try:
         made_by: Any = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise InputError(f"{found}; it cannot be imported: {error}") from error
-    except AttributeError as error:
-        raise InputError(f"{found}; {module} has no {name}") from error
+    except AttributeError:
+        raise InputError(f"{found}; {module} has no {name}") from None
+    except Exception as error:  # somebody's module may raise anything
+        raise InputError(f"{found}; {module} cannot be imported: {error}") from error
     if not (isinstance(made_by, type) and issubclass(made_by, BaseSampler)):
         raise InputError(f"{found}; needs a class derived from optuna.samplers.BaseSampler")
     parameters = inspect.signature(made_by).parameters.values()
-    takes_seed = any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in parameters)
+    seeded = any(parameter.name == "seed" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    make: Callable[..., BaseSampler] = made_by
     try:
-        sampler: BaseSampler = made_by(seed=seed) if takes_seed else made_by()
-    except Exception as error:  # the user's own code, whatever it raises
+        return make(seed=seed) if seeded else make()
+    except Exception as error:
         raise InputError(f"{found}; it cannot be made: {type(error).__name__}: {error}") from error
-    return sampler
