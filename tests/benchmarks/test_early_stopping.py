@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from benchmarks.early_stopping.comparison import SCHEDULERS, compare, scheduler_of
 from benchmarks.early_stopping.problems import KWH_PER_TFLOP, Curve, Problem, Shuffled, analytic, recorded
+from benchmarks.early_stopping.record import main as record
 from benchmarks.early_stopping.simulation import simulate
+from sbp_tune.replay_table import ReplayTable
 from sbp_tune.study.file import load_study_file
 from sbp_tune.study.rungs import Ladder
 from sbp_tune.study.scheduler import MOASHA
@@ -179,3 +181,44 @@ def test_a_recorded_problem(tmp_path):
     assert {(curve.accuracy, round(curve.kwh / KWH_PER_TFLOP)) for _, curve in search.trained} == {(0.5, 4), (0.1, 4)}
     assert search.spent == pytest.approx((4 + 3 + 4) * KWH_PER_TFLOP) and search.stopped == 0
     assert problem.references["front"] == (pytest.approx(0.5), pytest.approx(4 * KWH_PER_TFLOP))
+
+
+def test_the_committed_results_are_those_of_the_committed_table():
+    table = BENCHMARKS / "data" / "small.parquet"
+    frame = pd.read_parquet(table)
+    study = load_study_file(BENCHMARKS / "early_stopping" / "small.yaml")
+    trials = frame.drop_duplicates("trial")
+    assert trials["kind"].value_counts().to_dict() == {"baseline": 3, "search": study.file.search.trials}
+    assert all(json.loads(config)["data"]["root"] == "cifar10-images" for config in trials["config_json"])
+    assert len(ReplayTable(table)) == len(trials)
+    problem = recorded(table)
+    found = json.loads((BENCHMARKS / "results" / "early_stopping.json").read_text())["problems"]["recorded"]
+    assert found["best"] == pytest.approx(problem.best)
+    assert found["references"] == {name: pytest.approx(list(at)) for name, at in problem.references.items()}
+
+
+@pytest.mark.slow
+def test_recorded_anew_what_is_there_is_kept(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    arguments = ["--data", "unused", "--study", str(tmp_path / "tiny.yaml"), "-o", str(tmp_path / "tiny.parquet")]
+    record([*arguments, "--trials", "1"])
+    before = pd.read_parquet(tmp_path / "tiny.parquet")
+    assert before["trial"].drop_duplicates().tolist() == [0, 1] and before["kind"].iloc[0] == "baseline"
+    record(arguments)
+    after = pd.read_parquet(tmp_path / "tiny.parquet")
+    pd.testing.assert_frame_equal(after[after["trial"] < 2], before)
+    assert after["trial"].nunique() == 3 and len(ReplayTable(tmp_path / "tiny.parquet")) == 3
+    assert (after.groupby("trial")["epoch"].max() == after.groupby("trial")["epoch"].count()).all()
+
+
+TINY = """
+name: tiny
+config:
+  data: {name: digits, root: anywhere, subset: 64, batch_size: 32}
+  model: {args: {width: 4}}
+  epochs: {choice: [1, 2]}
+  optimizer: {lr: {log_uniform: [0.01, 1.0]}}
+baselines: [{epochs: 2}]
+search: {sampler: random, trials: 2}
+resources: {cpu: 1, gpu: 0}
+"""
