@@ -51,20 +51,26 @@ class Rung:
     """
 
     objectives: int
-    numbers: list[int] = field(default_factory=list)
+    _index: dict[int, int] = field(default_factory=dict)  # trial to row
     _table: array[float] = field(default_factory=lambda: array("d"))  # a row per trial: horizon, costs; grows in place
+
+    @property
+    def numbers(self) -> list[int]:
+        """The trials, in the order in which they came."""
+        return list(self._index)
 
     def enter(self, number: int, horizon: float, costs: list[float]) -> None:
         """Writes down a trial."""
-        self.numbers.append(number)
+        self._index[number] = len(self._index)
         self._table.extend([horizon, *costs])
 
-    def rivals_of_last(self) -> NDArray[np.float64]:
-        """Costs [trials, objectives] of the trials to compare the last one with, itself the last row."""
-        rows = np.frombuffer(self._table).reshape(-1, self.objectives + 1)
-        costs: NDArray[np.float64] = rows[rows[:, 0] >= rows[-1, 0], 1:]  # a copy: the table can grow again
-        return costs
+    def rivals(self, number: int) -> NDArray[np.float64]:
+        """Costs [trials, objectives] of the trials to compare this one with, itself the last row."""
+        rows, own = np.frombuffer(self._table).reshape(-1, self.objectives + 1), self._index[number]
+        are_rivals = rows[:, 0] >= rows[own, 0]
+        are_rivals[own] = False
+        return np.vstack([rows[are_rivals, 1:], rows[own, 1:]])  # a copy: the table can grow again
 
     def rows(self) -> list[list[float]]:
         """Horizon and costs of each trial, in the order of `numbers`."""
-        return np.frombuffer(self._table).reshape(-1, self.objectives + 1).tolist() if self.numbers else []
+        return np.frombuffer(self._table).reshape(-1, self.objectives + 1).tolist() if self._index else []

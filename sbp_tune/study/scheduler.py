@@ -2,8 +2,10 @@
 
 Asynchronous successive halving for several objectives (Schmucker et al. 2021, arXiv:2106.12639). A trial
 that reaches a rung is compared with those that were there before it, by what each had reported at that
-very epoch: energy is never compared between trials of different age. Ray does not save its schedulers;
-ours is made again from the study's log, result by result as they came, and so decides as it had decided.
+very epoch: energy is never compared between trials of different age. At its later epochs it is compared
+again at that rung, where more may have come meanwhile: the first trials of a study had hardly a rival.
+Ray does not save its schedulers; ours is made again from the study's log, result by result as they came,
+and so decides as it had decided.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Contestant:
 
 
 class MOASHA(FIFOScheduler):
-    """Stops a trial at a rung if it is dominated and not among the first 1 / reduction_factor there.
+    """Stops a trial that, at the last rung it reached, is dominated and not among the first 1 / reduction_factor.
 
     objectives: column to max or min; one alone makes it ASHA. contestant_of: a Ray trial id to its trial, None
     for one that is nobody's. A trial with an objective that is not a finite number is stopped at once, and is
@@ -57,7 +59,7 @@ class MOASHA(FIFOScheduler):
         self._signs = {name: -1.0 if mode == "max" else 1.0 for name, mode in objectives.items()}
         self._contestant_of, self._ladder, self._rank = contestant_of, ladder, rank
         self._rungs: dict[tuple[int, int], Rung] = {}  # by bracket and epoch
-        self._passed: dict[tuple[int, int], int] = {}  # bracket and trial -> the highest rung that it has entered
+        self._entered: dict[tuple[int, int], int] = {}  # bracket and trial -> the epoch of the last rung it entered
         self.stopped: dict[int, int] = {}  # trial -> the epoch at which it was decided to stop it
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -66,7 +68,7 @@ class MOASHA(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         contestant = self._contestant_of(trial.trial_id)
-        goes_on = contestant is None or self._goes_on(contestant, result)
+        goes_on = contestant is None or self.goes_on(contestant, result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def replay(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -77,9 +79,10 @@ class MOASHA(FIFOScheduler):
                 continue
             if row["epoch"] > self.stopped.get(contestant.number, math.inf):
                 del self.stopped[contestant.number]  # it went on: under other settings, or before a crash
-            self._goes_on(contestant, row)
+            self.goes_on(contestant, row)
 
-    def _goes_on(self, contestant: Contestant, result: dict[str, Any]) -> bool:
+    def goes_on(self, contestant: Contestant, result: dict[str, Any]) -> bool:
+        """Takes up a result of a trial; whether the trial may train on. All decisions are made here, without Ray."""
         number, epoch = contestant.number, result["epoch"]
         costs = self._costs(result)
         if costs is None and not contestant.exempt:
@@ -88,19 +91,24 @@ class MOASHA(FIFOScheduler):
             return False
         if costs is None or epoch >= contestant.epochs or result.get("fully_trained"):
             return True
-        ladder = self._ladder
         kept = True
-        for bracket in range(ladder.brackets) if contestant.exempt else [ladder.bracket_of(number)]:
-            level = max(ladder.below(bracket, epoch + 1), default=0)
-            if level <= self._passed.get((bracket, number), 0):
-                continue  # between rungs, or a resumed trial that reports again what it had reported
-            self._passed[bracket, number] = level
-            rung = self._rungs.setdefault((bracket, epoch), Rung(len(self._signs)))
-            rung.enter(number, contestant.horizon, costs)
-            kept = contestant.exempt or is_kept(rung.rivals_of_last(), ladder.reduction_factor, self._rank)
+        for bracket in range(self._ladder.brackets) if contestant.exempt else [self._ladder.bracket_of(number)]:
+            level = max(self._ladder.below(bracket, epoch + 1), default=0)
+            if level > self._entered.get((bracket, number), 0):
+                self._entered[bracket, number] = epoch
+                rung = self._rungs.setdefault((bracket, epoch), Rung(len(self._signs)))
+                rung.enter(number, contestant.horizon, costs)
+            kept = contestant.exempt or self._is_kept(bracket, number)
         if not kept:
             self.stopped[number] = epoch
         return kept
+
+    def _is_kept(self, bracket: int, number: int) -> bool:
+        """Whether a trial is still ahead at the last rung that it entered: others have come there after it."""
+        entered = self._entered.get((bracket, number))
+        if entered is None:
+            return True
+        return is_kept(self._rungs[bracket, entered].rivals(number), self._ladder.reduction_factor, self._rank)
 
     def _costs(self, result: dict[str, Any]) -> list[float] | None:
         """The objectives, smaller is better; None if one is missing or not a finite number."""
@@ -116,7 +124,7 @@ class MOASHA(FIFOScheduler):
         """All that decisions depend on, as plain data."""
         return {
             "rungs": [[*key, rung.numbers, rung.rows()] for key, rung in self._rungs.items()],
-            "passed": [[*key, level] for key, level in self._passed.items()],
+            "entered": [[*key, epoch] for key, epoch in self._entered.items()],
             "stopped": list(self.stopped.items()),
         }
 
@@ -130,7 +138,7 @@ class MOASHA(FIFOScheduler):
             rung = self._rungs[bracket, epoch] = Rung(len(self._signs))
             for number, (horizon, *costs) in zip(numbers, rows, strict=True):
                 rung.enter(number, horizon, costs)
-        self._passed = {(bracket, number): level for bracket, number, level in state["passed"]}
+        self._entered = {(bracket, number): epoch for bracket, number, epoch in state["entered"]}
         self.stopped = dict(state["stopped"])
 
     def debug_string(self) -> str:
@@ -157,17 +165,20 @@ class _Contestants:
     def __init__(self, storage: optuna.Study) -> None:
         self._storage = storage
         self._known = {
-            attempt: _contestant(trial) for trial in storage.get_trials(deepcopy=False) for attempt in attempts(trial)
+            attempt: _of_trial(trial) for trial in storage.get_trials(deepcopy=False) for attempt in attempts(trial)
         }
 
     def __call__(self, trial_id: str) -> Contestant | None:
         if trial_id not in self._known and (number := number_of(self._storage, trial_id)) is not None:
-            self._known[trial_id] = _contestant(self._storage.get_trials(deepcopy=False)[number])
+            self._known[trial_id] = _of_trial(self._storage.get_trials(deepcopy=False)[number])
         return self._known.get(trial_id)
 
 
-def _contestant(trial: optuna.trial.FrozenTrial) -> Contestant:
-    config = trial.user_attrs["config"]
+def _of_trial(trial: optuna.trial.FrozenTrial) -> Contestant:
+    return contestant(trial.number, trial.user_attrs["config"], exempt="baseline" in trial.user_attrs)
+
+
+def contestant(number: int, config: dict[str, Any], exempt: bool = False) -> Contestant:
+    """What the scheduler has to know of a trial, by its complete config."""
     steady = config["lr_schedule"]["name"] == "constant" and not config["sparsity"].get("dense_tail")
-    horizon = math.inf if steady else config["epochs"]
-    return Contestant(trial.number, config["epochs"], horizon, exempt="baseline" in trial.user_attrs)
+    return Contestant(number, config["epochs"], math.inf if steady else config["epochs"], exempt)

@@ -178,6 +178,40 @@ def test_directions_flipped_give_mirrored_decisions(reports, rank):
     assert plain.scheduler.state() == flipped.scheduler.state()
 
 
+def test_a_trial_is_compared_again_at_its_rung_when_others_have_come_there():
+    play = Play(ladder=(2, 3))  # rungs at 2 and 6; a third, rounded up, goes on
+    assert play.report(0, 2, 0.4, 2.0)  # alone
+    assert play.report(0, 3, 0.1, 9.0)  # alone there still, whatever it reports now
+    assert play.report(1, 2, 0.5, 1.9)
+    assert not play.report(0, 4, 0.9, 2.1)  # behind 1 at epoch 2
+    assert play.report(1, 6, 0.6, 6.0)
+    assert play.report(2, 2, 0.6, 1.8)  # ahead of 1 at epoch 2, but 1 has left that rung behind
+    assert play.report(1, 7, 0.6, 7.0)
+    assert play.scheduler.stopped == {0: 4}
+
+
+def test_exempt_trials_are_not_compared_again_either():
+    play = Play(exempt=(0,))
+    assert play.report(0, 2, 0.1, 9.0) and play.report(1, 2, 0.5, 1.0) and play.report(0, 3, 0.1, 9.0)
+
+
+@given(st.lists(results, max_size=60), st.sampled_from(["epsnet", "crowding"]))
+def test_at_every_report_the_non_dominated_go_on_and_those_behind_the_kept_share_are_stopped(reports, rank):
+    play, epochs, rungs = Play(rank=rank), dict.fromkeys(range(6), 0), {}
+    for number, accuracy, kwh in reports:
+        if number in play.scheduler.stopped or epochs[number] == PLAN - 1:
+            continue
+        epochs[number] += 1
+        if epochs[number] in (1, 2, 4, 8):
+            rungs.setdefault(epochs[number], {})[number] = (-accuracy, kwh)
+        goes_on = play.report(number, epochs[number], accuracy, kwh)
+        rung = rungs[2 ** (epochs[number].bit_length() - 1)]
+        own = rung[number]
+        dominating = sum(a <= own[0] and b <= own[1] and (a, b) != own for a, b in rung.values())
+        assert goes_on or dominating > 0
+        assert not goes_on or dominating <= len(rung) / 2
+
+
 @given(st.permutations([*range(4)] * 3))
 def test_the_last_to_come_is_judged_alike_in_whatever_order_the_others_came(order):
     play = Play(exempt=range(4))
