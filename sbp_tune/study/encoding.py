@@ -37,6 +37,8 @@ class Encoding:
         self._orders = {key: order for key in self._keys if (order := _order(domains[key]))}
         steps = {key: IntDistribution(0, len(order) - 1) for key, order in self._orders.items()}
         self.numbers = SearchSpace({key: steps.get(key, self.distributions[key]) for key in self._keys})
+        middle = self.numbers.get_unnormalized_param(np.where(self.numbers.is_categorical, 0.0, 0.5))
+        self._any = middle  # a valid value of each
         self._absent = np.full(len(self._keys), 0.5)
         choices = self.numbers.get_choices_of_discrete_params()
         for column, steps_of_column in zip(self.numbers.discrete_indices, choices, strict=True):
@@ -101,9 +103,8 @@ class Encoding:
 
     def _inner(self, key: str, label: Any) -> Any:
         """A parameter in `numbers`; for None any that is valid."""
-        distribution = self.numbers._optuna_search_space[key]
         if label is None:
-            return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
+            return self._any[key]
         if key in self._orders:
             return self._orders[key].index(int(self.distributions[key].to_internal_repr(label)))
         return label

@@ -88,7 +88,7 @@ class ConditionalGPSampler(BaseSampler):
         points = self._encoding.encoded([trial.params for trial in ended])
         signs = [1 if direction == StudyDirection.MAXIMIZE else -1 for direction in study.directions]
         values = _standardised(np.array([trial.values for trial in ended]) * signs)[0]
-        before = self._models or [None] * len(signs)
+        before: Sequence[GPRegressor | None] = self._models or [None] * len(signs)
         self._models = [self._fitted(points, column, old) for column, old in zip(values.T, before, strict=True)]
         models, known, feasible = list(self._models), points, _feasible(ended)
         if running:
