@@ -37,8 +37,7 @@ class Encoding:
         self._orders = {key: order for key in self._keys if (order := _order(domains[key]))}
         steps = {key: IntDistribution(0, len(order) - 1) for key, order in self._orders.items()}
         self.numbers = SearchSpace({key: steps.get(key, self.distributions[key]) for key in self._keys})
-        middle = self.numbers.get_unnormalized_param(np.where(self.numbers.is_categorical, 0.0, 0.5))
-        self._any = middle  # a valid value of each
+        self._any = self.numbers.get_unnormalized_param(np.zeros(len(self._keys)))  # a valid value of each
         self._absent = np.full(len(self._keys), 0.5)
         choices = self.numbers.get_choices_of_discrete_params()
         for column, steps_of_column in zip(self.numbers.discrete_indices, choices, strict=True):

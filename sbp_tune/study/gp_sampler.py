@@ -20,6 +20,7 @@ Ginsbourger, Le Riche, Carraro 2010, doi:10.1007/978-3-642-10701-6_6 (believing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 import optuna
 import torch
 from numpy.typing import NDArray
-from optuna._gp.acqf import BaseAcquisitionFunc, standard_logei
+from optuna._gp.acqf import BaseAcquisitionFunc
 from optuna._gp.gp import GPRegressor, fit_kernel_params
 from optuna._gp.optim_mixed import optimize_acqf_mixed
 from optuna._gp.prior import DEFAULT_MINIMUM_NOISE_VAR, default_log_prior
@@ -150,7 +151,10 @@ class ExpectedGain(BaseAcquisitionFunc):
         super().__init__(np.mean([model.length_scales for model in models], axis=0), encoding.numbers)
 
     def eval_acqf(self, x: torch.Tensor) -> torch.Tensor:
-        x = self._encoding.projected(torch.atleast_2d(x)) if x.ndim > 1 else self._encoding.projected(x[None])[0]
+        """Of rows [n, parameters], or of one row."""
+        if x.ndim == 1:
+            return self.eval_acqf(x[None])[0]
+        x = self._encoding.projected(x)
         total = torch.zeros(x.shape[:-1], dtype=torch.float64)
         for model, threshold in self._limits:
             mean, variance = model.posterior(x)
@@ -169,22 +173,30 @@ class ExpectedGain(BaseAcquisitionFunc):
 
 
 def _log_ei(mean: torch.Tensor, deviation: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """log E[max(0, y - threshold)] for normal y; below z = -1e4 the formula has no digits left."""
-    return standard_logei(((mean - threshold) / deviation).clamp(min=-1e4)) + deviation.log()
+    """log E[max(0, y - threshold)] for normal y, with a gradient everywhere (Ament et al., equation 9).
+
+    Each branch sees only what it can take: infinity times zero, in the gradient of the other one, is no number.
+    """
+    z = ((mean - threshold) / deviation).clamp(min=-1e4)  # below, the difference to 1 has no digits left
+    near, far = z.clamp(min=-25), z.clamp(max=-25)
+    plain = 0.5 * near * torch.special.erfc(-near / math.sqrt(2)) + (-0.5 * near**2).exp() / math.sqrt(2 * math.pi)
+    tail = (1 + math.sqrt(math.pi / 2) * far * torch.special.erfcx(-far / math.sqrt(2))).log()
+    tail = tail - 0.5 * far**2 - 0.5 * math.log(2 * math.pi)
+    return torch.where(z > -25, plain.log(), tail) + deviation.log()
 
 
 def _boxes(values: Array) -> tuple[Array, Array]:
     """Lower and upper corners [boxes, m] of what lies above a reference point and under no point's dominance.
 
-    The reference lies a tenth of the front's extent beyond it (of one standard deviation at least): a better
-    end of the front is worth something, the bad values of the first trials are not.
+    The reference is a little worse than the worst value of each objective, so that both ends of the front may still
+    grow; values that lie apart from all others (a run that diverged) do not count.
     """
-    if values.shape[1] == 1:
-        best = values.max(axis=0, keepdims=True)
-        return best, np.full_like(best, np.inf)
     front = values[_is_pareto_front(-values, assume_unique_lexsorted=False)]
-    worst = -(front.min(axis=0) - 0.1 * np.maximum(np.ptp(front, axis=0), 1))
-    lower, upper = get_non_dominated_box_bounds(-front, worst)
+    if values.shape[1] == 1:
+        return front[:1], np.full((1, 1), np.inf)
+    low, high = np.quantile(values, [0.25, 0.75], axis=0)
+    worst = np.minimum(np.maximum(values.min(axis=0), low - 3 * (high - low)), front.min(axis=0))
+    lower, upper = get_non_dominated_box_bounds(-front, 0.1 * values.std(axis=0) - worst)
     return -upper, -lower
 
 
