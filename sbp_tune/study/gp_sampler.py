@@ -4,8 +4,8 @@ Optuna's GPSampler models only the parameters that all trials have; the others i
 all parameters, those that mean nothing at one common value, so that the model cannot see what has no effect.
 Choices among numbers (25, 50 or 100 epochs) are steps of one scale to it, other choices have no order.
 
-Each objective has a model of its own (Optuna's: Matern 5/2, a length scale per parameter, noise fitted), so the
-expected gain in hypervolume beyond the front is a sum over the boxes that make up what no point dominates,
+Each objective has a model of its own (`surrogate`), so the expected gain in hypervolume beyond the front is a sum
+over the boxes that make up what no point dominates,
 
     E[gain] = sum over boxes prod over objectives (EI(lower edge) - EI(upper edge)),
 
@@ -20,7 +20,6 @@ Ginsbourger, Le Riche, Carraro 2010, doi:10.1007/978-3-642-10701-6_6 (believing 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,9 +28,8 @@ import optuna
 import torch
 from numpy.typing import NDArray
 from optuna._gp.acqf import BaseAcquisitionFunc
-from optuna._gp.gp import GPRegressor, fit_kernel_params
+from optuna._gp.gp import GPRegressor
 from optuna._gp.optim_mixed import optimize_acqf_mixed
-from optuna._gp.prior import DEFAULT_MINIMUM_NOISE_VAR, default_log_prior
 from optuna._hypervolume import get_non_dominated_box_bounds
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
@@ -41,9 +39,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sbp_tune.study.encoding import Encoding
 from sbp_tune.study.space import Space
+from sbp_tune.study.surrogate import Surrogate, fitted, standardised
 
 Array = NDArray[np.float64]
-_STARTS = 10  # local searches for the best proposal
+_STARTS = 6  # local searches for the best proposal
 
 
 class ConditionalGPSampler(BaseSampler):
@@ -56,7 +55,7 @@ class ConditionalGPSampler(BaseSampler):
         self._startup_trials = startup_trials
         power_of_two = 1 << max(0, startup_trials - 1).bit_length()
         self._spread = self._encoding.numbers.sample_normalized_params(power_of_two, self._random)
-        self._models: list[GPRegressor] | None = None  # the last ones: where the next fit begins
+        self._models: list[Surrogate] | None = None  # the last ones: where the next fit begins
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._encoding.distributions
@@ -88,19 +87,20 @@ class ConditionalGPSampler(BaseSampler):
     def _proposal(self, study: optuna.Study, ended: list[FrozenTrial], running: list[FrozenTrial]) -> Array:
         points = self._encoding.encoded([trial.params for trial in ended])
         signs = [1 if direction == StudyDirection.MAXIMIZE else -1 for direction in study.directions]
-        values = _standardised(np.array([trial.values for trial in ended]) * signs)[0]
-        before: Sequence[GPRegressor | None] = self._models or [None] * len(signs)
-        self._models = [self._fitted(points, column, old) for column, old in zip(values.T, before, strict=True)]
-        models, known, feasible = list(self._models), points, _feasible(ended)
+        values = np.array([trial.values for trial in ended]) * signs
+        categorical = self._encoding.numbers.is_categorical
+        before: Sequence[Surrogate | None] = self._models or [None] * len(signs)
+        self._models = [
+            Surrogate(points, column, categorical, old) for column, old in zip(values.T, before, strict=True)
+        ]
+        known, feasible = points, np.array([all(v <= 0 for v in trial.constraints.values()) for trial in ended])
         if running:
             in_flight = self._encoding.encoded([trial.params for trial in running])
-            for model in models:
-                x = torch.from_numpy(in_flight)
-                model.append_running_data(x, model.posterior(x)[0])
+            for model in self._models:
+                model.believe(in_flight)
             known, feasible = np.vstack([points, in_flight]), np.append(feasible, np.full(len(running), True))
-        with torch.no_grad():
-            expected = torch.stack([model.posterior(torch.from_numpy(known))[0] for model in models], dim=-1).numpy()
-        gain = ExpectedGain(models, expected[feasible], self._encoding, self._limits(ended, points))
+        expected = np.stack([model.expected(known) for model in self._models], axis=1)
+        gain = ExpectedGain(self._models, expected[feasible], self._encoding, self._limits(ended, points))
         front = _is_pareto_front(-expected, assume_unique_lexsorted=False) & feasible
         starts = known[front & self._encoding.is_inside(known)]
         self._random.shuffle(starts)
@@ -113,22 +113,10 @@ class ConditionalGPSampler(BaseSampler):
         limits = []
         for key in sorted({key for trial in ended for key in trial.constraints}):
             has = np.array([key in trial.constraints for trial in ended])
-            slack, mean, deviation = _standardised(
-                np.array([-t.constraints[key] for t in ended if key in t.constraints])
-            )
-            limits.append((self._fitted(points[has], slack, None), float(-mean / deviation)))
+            slack = -np.array([trial.constraints[key] for trial in ended if key in trial.constraints])
+            values, mean, deviation = standardised(slack)
+            limits.append((fitted(points[has], values, self._encoding.numbers.is_categorical, None), -mean / deviation))
         return limits
-
-    def _fitted(self, points: Array, values: Array, before: GPRegressor | None) -> GPRegressor:
-        return fit_kernel_params(
-            points,
-            values,
-            self._encoding.numbers.is_categorical,
-            default_log_prior,
-            DEFAULT_MINIMUM_NOISE_VAR,
-            deterministic_objective=False,
-            gpr_cache=before,
-        )
 
 
 class ExpectedGain(BaseAcquisitionFunc):
@@ -140,7 +128,7 @@ class ExpectedGain(BaseAcquisitionFunc):
 
     def __init__(
         self,
-        models: Sequence[GPRegressor],
+        models: Sequence[Surrogate],
         front: Array,
         encoding: Encoding,
         limits: Sequence[tuple[GPRegressor, float]] = (),
@@ -163,26 +151,12 @@ class ExpectedGain(BaseAcquisitionFunc):
             return total
         widths = torch.zeros((*x.shape[:-1], len(self._lower)), dtype=torch.float64)
         for model, lower, upper in zip(self._models, self._lower.T, self._upper.T, strict=True):
-            mean, variance = model.posterior(x)
-            mean, deviation = mean[..., None], (variance + 1e-12).sqrt()[..., None]
-            beyond = _log_ei(mean, deviation, lower)
             is_open = torch.isinf(upper)
-            fall = (beyond - _log_ei(mean, deviation, torch.where(is_open, lower + 1, upper))).clamp(min=1e-12)
+            edges = torch.cat([lower, torch.where(is_open, lower, upper)])
+            beyond, further = model.log_improvement(x, edges).tensor_split(2, dim=-1)
+            fall = torch.where(is_open, 1.0, (beyond - further).clamp(min=1e-12))
             widths = widths + beyond + torch.where(is_open, 0.0, torch.log(-torch.expm1(-fall)))
         return total + torch.logsumexp(widths, dim=-1)
-
-
-def _log_ei(mean: torch.Tensor, deviation: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """log E[max(0, y - threshold)] for normal y, with a gradient everywhere (Ament et al., equation 9).
-
-    Each branch sees only what it can take: infinity times zero, in the gradient of the other one, is no number.
-    """
-    z = ((mean - threshold) / deviation).clamp(min=-1e4)  # below, the difference to 1 has no digits left
-    near, far = z.clamp(min=-25), z.clamp(max=-25)
-    plain = 0.5 * near * torch.special.erfc(-near / math.sqrt(2)) + (-0.5 * near**2).exp() / math.sqrt(2 * math.pi)
-    tail = (1 + math.sqrt(math.pi / 2) * far * torch.special.erfcx(-far / math.sqrt(2))).log()
-    tail = tail - 0.5 * far**2 - 0.5 * math.log(2 * math.pi)
-    return torch.where(z > -25, plain.log(), tail) + deviation.log()
 
 
 def _boxes(values: Array) -> tuple[Array, Array]:
@@ -198,12 +172,3 @@ def _boxes(values: Array) -> tuple[Array, Array]:
     worst = np.minimum(np.maximum(values.min(axis=0), low - 3 * (high - low)), front.min(axis=0))
     lower, upper = get_non_dominated_box_bounds(-front, 0.1 * values.std(axis=0) - worst)
     return -upper, -lower
-
-
-def _standardised(values: Array) -> tuple[Array, Any, Any]:
-    mean, deviation = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-10)
-    return (values - mean) / deviation, mean, deviation
-
-
-def _feasible(trials: list[FrozenTrial]) -> NDArray[np.bool_]:
-    return np.array([all(value <= 0 for value in trial.constraints.values()) for trial in trials])
