@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import optuna
@@ -60,16 +60,20 @@ class OptunaSearch:
 
 
 class AxSearch:
-    """Ax's own choice of method, which for several objectives is expected hypervolume improvement; told conditions."""
+    """Ax's own choice of method, which for several objectives is expected hypervolume improvement.
+
+    Its conditions form a tree, and a parameter that two options need (k) fits in none: so it proposes every
+    parameter, and those that mean nothing are dropped.
+    """
 
     def __init__(self, problem: Problem, seed: int) -> None:
         from ax.api.client import Client
         from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
+        from ax.utils.common.logger import set_ax_logger_levels
 
-        logging.getLogger("ax").setLevel(logging.ERROR)
+        set_ax_logger_levels(logging.ERROR)
         warnings.simplefilter("ignore")
-        self._client = Client(random_seed=seed)
-        depending = _depending(problem)
+        self._problem, self._client = problem, Client(random_seed=seed)
         parameters: list[Any] = []
         for parameter in problem.space.parameters:
             key, domain = parameter.key, parameter.domain
@@ -79,8 +83,7 @@ class AxSearch:
                 parameters.append(RangeParameterConfig(key, (domain.low, domain.high), kind, scaling=scaling))
             else:
                 kind = "str" if isinstance(domain.values[0], str) else "int"
-                options = {"is_ordered": kind == "int", "dependent_parameters": depending.get(key)}
-                parameters.append(ChoiceParameterConfig(key, list(domain.values), kind, **options))
+                parameters.append(ChoiceParameterConfig(key, list(domain.values), kind, is_ordered=kind == "int"))
         self._client.configure_experiment(parameters)
         signs = ("" if direction == "max" else "-" for direction in problem.directions)
         self._client.configure_optimization(", ".join(f"{sign}{name}" for sign, name in zip(signs, "ab", strict=True)))
@@ -88,7 +91,7 @@ class AxSearch:
 
     def ask(self) -> tuple[Any, Values]:
         [(index, values)] = self._client.get_next_trials(1).items()
-        return index, dict(values)
+        return index, _meant(self._problem, values)
 
     def tell(self, handle: Any, observed: Pair) -> None:
         self._client.complete_trial(handle, dict(zip("ab", observed, strict=True)))
@@ -121,8 +124,7 @@ class SyneTuneSearch:
 
     def ask(self) -> tuple[Any, Values]:
         trial = self._search.ask()
-        active = self._problem.space.active(trial.config)
-        return trial, {key: trial.config[key] for key in active}
+        return trial, _meant(self._problem, trial.config)
 
     def tell(self, handle: Any, observed: Pair) -> None:
         signed = (sign * value for sign, value in zip(self._signs, observed, strict=True))
@@ -139,14 +141,9 @@ def _gp(problem: Problem, seed: int) -> Search:
     return OptunaSearch(problem, optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False))
 
 
-def _depending(problem: Problem) -> dict[str, dict[Any, list[str]]]:
-    """By parameter and option: which other parameters then mean something."""
-    found: dict[str, dict[Any, list[str]]] = {}
-    for parameter in problem.space.parameters:
-        for key, allowed in parameter.when.items():
-            for option in allowed:
-                found.setdefault(key, {}).setdefault(option, []).append(parameter.key)
-    return found
+def _meant(problem: Problem, values: Mapping[str, Any]) -> Values:
+    """The values that mean something."""
+    return {key: values[key] for key in problem.space.active(dict(values))}
 
 
 PEERS: dict[str, Peer] = {

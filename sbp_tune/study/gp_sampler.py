@@ -20,6 +20,7 @@ Ginsbourger, Le Riche, Carraro 2010, doi:10.1007/978-3-642-10701-6_6 (believing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from optuna._gp.acqf import BaseAcquisitionFunc
 from optuna._gp.gp import GPRegressor
 from optuna._gp.optim_mixed import optimize_acqf_mixed
+from optuna._gp.qmc import sample_from_normal_sobol
 from optuna._hypervolume import get_non_dominated_box_bounds
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
@@ -42,6 +44,7 @@ from sbp_tune.study.space import Space
 from sbp_tune.study.surrogate import Surrogate, fitted, standardised
 
 Array = NDArray[np.float64]
+_SAMPLES = 8  # of what the trials so far are worth without noise
 _STARTS = 6  # local searches for the best proposal
 
 
@@ -95,12 +98,11 @@ class ConditionalGPSampler(BaseSampler):
         ]
         known, feasible = points, np.array([all(v <= 0 for v in trial.constraints.values()) for trial in ended])
         if running:
-            in_flight = self._encoding.encoded([trial.params for trial in running])
-            for model in self._models:
-                model.believe(in_flight)
-            known, feasible = np.vstack([points, in_flight]), np.append(feasible, np.full(len(running), True))
+            known = np.vstack([points, self._encoding.encoded([trial.params for trial in running])])
+            feasible = np.append(feasible, np.full(len(running), True))
+        seed = int(self._random.randint(2**31))
+        gain = ExpectedGain(self._models, known[feasible], self._encoding, self._limits(ended, points), seed)
         expected = np.stack([model.expected(known) for model in self._models], axis=1)
-        gain = ExpectedGain(self._models, expected[feasible], self._encoding, self._limits(ended, points))
         front = _is_pareto_front(-expected, assume_unique_lexsorted=False) & feasible
         starts = known[front & self._encoding.is_inside(known)]
         self._random.shuffle(starts)
@@ -122,20 +124,30 @@ class ConditionalGPSampler(BaseSampler):
 class ExpectedGain(BaseAcquisitionFunc):
     """Logarithm of the hypervolume that a point is expected to add to a front, times its chance to be feasible.
 
-    models: one for each objective, to be maximised; front: what is known [n, m], dominated points too; limits:
+    models: one for each objective, to be maximised; known: rows [n, parameters] that are run or running; limits:
     models of constraints, each with the value above which it is met.
     """
 
     def __init__(
         self,
         models: Sequence[Surrogate],
-        front: Array,
+        known: Array,
         encoding: Encoding,
         limits: Sequence[tuple[GPRegressor, float]] = (),
+        seed: int = 0,
+        samples: int = _SAMPLES,
     ) -> None:
         self._models, self._encoding, self._limits = models, encoding, limits
-        lower, upper = _boxes(front) if len(front) else (np.empty((0, len(models))),) * 2
-        self._lower, self._upper = torch.from_numpy(lower), torch.from_numpy(upper)
+        self._lower = self._upper = torch.empty((0, 0, len(models)))
+        if len(known):
+            normal = sample_from_normal_sobol(len(known) * len(models), samples, seed).tensor_split(len(models), dim=1)
+            imagined = [model.imagine(known, numbers) for model, numbers in zip(models, normal, strict=True)]
+            boxes = [_boxes(values) for values in torch.stack(imagined, dim=-1).numpy()]
+            most = max(len(lower) for lower, _ in boxes)
+            # An empty box, from a corner to itself, makes all samples as many.
+            lower = [np.vstack([low, *[low[:1]] * (most - len(low))]) for low, _ in boxes]
+            upper = [np.vstack([up, *[low[:1]] * (most - len(up))]) for low, up in boxes]
+            self._lower, self._upper = torch.from_numpy(np.stack(lower)), torch.from_numpy(np.stack(upper))
         super().__init__(np.mean([model.length_scales for model in models], axis=0), encoding.numbers)
 
     def eval_acqf(self, x: torch.Tensor) -> torch.Tensor:
@@ -149,14 +161,14 @@ class ExpectedGain(BaseAcquisitionFunc):
             total = total + torch.special.log_ndtr((mean - threshold) / (variance + 1e-12).sqrt())
         if not len(self._lower):  # nothing feasible is known yet
             return total
-        widths = torch.zeros((*x.shape[:-1], len(self._lower)), dtype=torch.float64)
-        for model, lower, upper in zip(self._models, self._lower.T, self._upper.T, strict=True):
+        volumes = torch.zeros((len(x), *self._lower.shape[:2]), dtype=torch.float64)
+        for model, lower, upper in zip(self._models, self._lower.unbind(-1), self._upper.unbind(-1), strict=True):
             is_open = torch.isinf(upper)
-            edges = torch.cat([lower, torch.where(is_open, lower, upper)])
+            edges = torch.cat([lower, torch.where(is_open, lower, upper)], dim=-1)
             beyond, further = model.log_improvement(x, edges).tensor_split(2, dim=-1)
             fall = torch.where(is_open, 1.0, (beyond - further).clamp(min=1e-12))
-            widths = widths + beyond + torch.where(is_open, 0.0, torch.log(-torch.expm1(-fall)))
-        return total + torch.logsumexp(widths, dim=-1)
+            volumes = volumes + beyond + torch.where(is_open, 0.0, torch.log(-torch.expm1(-fall)))
+        return total + torch.logsumexp(volumes, dim=(-2, -1)) - math.log(len(self._lower))
 
 
 def _boxes(values: Array) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from optuna._gp.gp import GPRegressor, fit_kernel_params
 from optuna._gp.prior import DEFAULT_MINIMUM_NOISE_VAR, default_log_prior
 
 Array = NDArray[np.float64]
+_JITTER = 1e-6  # of the variance, added where a covariance must be inverted
 
 
 def fitted(points: Array, values: Array, is_categorical: NDArray[np.bool_], before: GPRegressor | None) -> GPRegressor:
@@ -61,10 +62,20 @@ class Surrogate:
         """Of each parameter: along a long one, little changes."""
         return np.asarray(self.model.length_scales)
 
-    def believe(self, points: Array) -> None:
-        """Takes its own expectation for what points [n, parameters] will give."""
-        x = torch.from_numpy(points)
-        self.model.append_running_data(x, self.model.posterior(x)[0])
+    def imagine(self, points: Array, normal: torch.Tensor) -> torch.Tensor:
+        """Values [samples, n] without noise that points [n, parameters] may have, from normal numbers of that shape.
+
+        From here on `log_improvement` asks what would be better if each of these samples were the truth.
+        """
+        model, self._known = self.model, torch.from_numpy(points)
+        with torch.no_grad():
+            mean, covariance = model.posterior(self._known, joint=True)
+            jitter = _JITTER * torch.eye(len(points), dtype=torch.float64) * model.kernel_scale
+            values = mean + normal @ torch.linalg.cholesky(covariance + 2 * jitter).T
+            self._factor = torch.linalg.cholesky(model.kernel(self._known, self._known) + jitter)
+            self._weights = torch.cholesky_solve(values.T, self._factor)
+        values = values * self._deviation + self._mean
+        return -values.exp() if self.is_log else values
 
     def expected(self, points: Array) -> Array:
         """Values [n] without their noise (of a logarithm, the median)."""
@@ -73,11 +84,13 @@ class Surrogate:
         return -np.exp(mean) if self.is_log else mean
 
     def log_improvement(self, x: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
-        """log E[max(0, value - threshold)] of points [n, parameters] for thresholds [k]: [n, k]."""
-        mean, variance = self.model.posterior(x)
-        mean = (mean * self._deviation + self._mean)[:, None]
-        deviation = (variance + 1e-12).sqrt()[:, None] * self._deviation
-        return (log_normal_improvement if self.is_log else normal_improvement)(mean, deviation, thresholds)
+        """log E[max(0, value - threshold)] of points [n, parameters], by sample, for thresholds [samples, k]."""
+        covariance = self.model.kernel(x, self._known)
+        mean = (covariance @ self._weights) * self._deviation + self._mean
+        known = torch.linalg.solve_triangular(self._factor, covariance.T, upper=False).square().sum(dim=0)
+        deviation = (self.model.kernel_scale - known).clamp(min=1e-10).sqrt()[:, None, None] * self._deviation
+        improvement = log_normal_improvement if self.is_log else normal_improvement
+        return improvement(mean[:, :, None], deviation, thresholds)
 
 
 def normal_improvement(mean: torch.Tensor, deviation: torch.Tensor, threshold: Any) -> torch.Tensor:
