@@ -60,6 +60,17 @@ class Space:
         values = self._filled(fixed)
         return {key: value for key, value in values.items() if not is_meaningless(key, self._all(values))}
 
+    def active(self, values: dict[str, Any]) -> list[str]:
+        """Keys of the parameters that mean something given these values; a value that means nothing is not heard."""
+        heard: dict[str, Any] = {}
+        keys = []
+        for parameter in self.parameters:
+            if self._is_active(parameter, heard):
+                keys.append(parameter.key)
+                if parameter.key in values:
+                    heard[parameter.key] = values[parameter.key]
+        return keys
+
     def optuna_parameters(self, values: dict[str, Any]) -> dict[str, Any]:
         """The part of a point that lies inside the domains, as Optuna stores it."""
         return {
