@@ -99,6 +99,9 @@ def search(
 @app.command(epilog="Example:  sbp-tune resume results/quickstart")
 def resume(
     study: StudyArgument,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a budget, as in budget.kwh=10.")
+    ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     address: AddressOption = None,
     cross_check: CrossCheckOption = False,
@@ -108,7 +111,7 @@ def resume(
         from sbp_tune.study.launch import resume as run_resume
 
         path = _study_path(study, results)
-        _conclude(path, run_resume(path, address, cross_check))
+        _conclude(path, run_resume(path, address, cross_check, overrides or ()))
 
 
 @app.command(epilog="Example:  sbp-tune record results/quickstart -o table.parquet")

@@ -50,11 +50,26 @@ class SearchConfig(Section):
     )
 
 
-class BudgetConfig(Section):
-    """What ends the search early; trials that run then are stopped and kept out of the front."""
+class GainConfig(Section):
+    """When further trials bring too little."""
 
-    kwh: float | None = Field(None, gt=0, description="kWh of all trials together")
-    hours: float | None = Field(None, gt=0, description="hours of wall time from each start or resume")
+    per_kwh: float = Field(
+        gt=0, description="hypervolume gained per kWh; 1 is all that can be gained: a perfect network for nothing"
+    )
+    trials: int = Field(20, ge=1, description="over the last so many trials that have ended")
+
+
+class BudgetConfig(Section):
+    """What ends the search early, counted over all its starts.
+
+    A trial that cannot finish within the budget is not started; when the budget is used up nevertheless, trials
+    that run are stopped, and are no points of the front.
+    """
+
+    kwh: float | None = Field(None, gt=0, description="kWh of all trials together, also of stopped and failed ones")
+    co2_kg: float | None = Field(None, gt=0, description="the same in kg CO2eq; needs the place, under energy")
+    hours: float | None = Field(None, gt=0, description="hours of wall time, also in a simulation")
+    hypervolume_gain: GainConfig | None = Field(None, description="no trial is started below this gain; none: no such")
 
 
 class ResourcesConfig(Section):
@@ -166,6 +181,8 @@ class Study:
                 problems.append(f"objectives.{name}: found {mode}; a search for the worst is a mistake: {natural}")
         if "co2_kg" in self.file.objectives and not self.file.energy.has_place:
             problems.append("objectives.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
+        if self.file.budget.co2_kg is not None and not self.file.energy.has_place:
+            problems.append("budget.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
         problems += scheduler_problems(search, self.objectives, self.longest_training)
         if problems:
             raise InputError([f"{self.source}: {problem}" for problem in problems])

@@ -7,7 +7,7 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -25,8 +25,7 @@ from sbp_tune.study.lock import only_writer
 from sbp_tune.study.placement import ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine, load_trainable
 from sbp_tune.study.ray_session import connected_ray
-from sbp_tune.study.results import load_study
-from sbp_tune.study.storage import attempts, create_study, open_study
+from sbp_tune.study.storage import attempts, create_study, open_study, put_back
 
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
@@ -55,25 +54,38 @@ def search(study: Study, path: Path, address: str | None = None, cross_checked: 
             return _run(study, path, concurrent, cross_checked)
 
 
-def resume(path: Path, address: str | None = None, cross_checked: bool = False) -> Ending:
+def resume(
+    path: Path, address: str | None = None, cross_checked: bool = False, overrides: Sequence[str] = ()
+) -> Ending:
     """Continues an interrupted study: finished trials stay, unfinished ones go on from their last checkpoint.
+
+    overrides: `budget.key=YAML value`, which the study keeps; nothing else of it can change.
 
     Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
     left. The study's storage is told of every ending at once, and is never older than what ended.
     """
+    from sbp_tune.study.budget_keeper import BudgetKeeper
+
     for needed in ("study.yaml", "study.db"):
         if not (path / needed).is_file():
             raise InputError(f"{path}: not a study directory: it has no {needed}")
-    study = load_study_file(path / "study.yaml")
+    if others := [override for override in overrides if not override.startswith("budget.")]:
+        again = (
+            f"only budget.KEY can be set for a study that has begun; `sbp-tune search {path}/study.yaml` makes another"
+        )
+        raise InputError([f"--set {override}: {again}" for override in others])
+    study = load_study_file(path / "study.yaml", list(overrides))
     with only_writer(path):
         _settle_ended(study, path)
         ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
         if ended >= study.total_trials:
             raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
-        kwh = study.file.budget.kwh
-        if kwh is not None and _spent_kwh(path) >= kwh:
-            raise InputError(f"{path}: its budget of {kwh:g} kWh is used up; nothing to resume")
+        if why := BudgetKeeper(study, path).used_up():
+            again = f"`sbp-tune resume {path} --set budget.KEY=VALUE` raises it"
+            raise InputError(f"{path}: its budget is used up: {why}; {again}")
         check_on_this_machine(study, address)
+        if overrides:
+            write_text_atomic(path / "study.yaml", yaml_text(study.document))
         with connected_ray(address):
             return _run(study, path, trials_at_a_time(study, ray_nodes()), cross_checked)
 
@@ -105,7 +117,7 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
     import ray.tune
 
     from sbp_tune.energy.node_actor import NodeLease
-    from sbp_tune.study.budget import KwhBudget
+    from sbp_tune.study.budget_keeper import BudgetKeeper
     from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.recorder import Recorder
@@ -124,24 +136,24 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
     recorder, progress = Recorder(path, stop=interrupt), Progress(path, study.total_trials)
+    budget = BudgetKeeper(study, path, progress.say)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
         ),
         tune_config=ray.tune.TuneConfig(
-            search_alg=OptunaSearcher(study, path),
+            search_alg=OptunaSearcher(study, path, budget.admits),
             scheduler=make_scheduler(study, path),
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
             max_concurrent_trials=concurrent,
             reuse_actors=True,  # importing torch costs seconds a process
-            time_budget_s=None if file.budget.hours is None else file.budget.hours * 3600,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray.tune.RunConfig(
             name="ray",
             storage_path=str(path.resolve()),
             callbacks=[recorder, progress],
-            stop=None if file.budget.kwh is None else KwhBudget(file.budget.kwh, _spent_kwh(path)),
+            stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
             verbose=0,
@@ -151,6 +163,7 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
     problems: list[str] = []
     try:
         with _signals(interrupt):
+            budget.begin()
             if metered:  # what a simulation itself uses is no part of what it is about
                 lease.start()
             try:
@@ -159,6 +172,7 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
             finally:
                 if metered:
                     problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
+            budget.end()
     finally:
         progress.close()
     for problem in problems:
@@ -209,16 +223,10 @@ def _settle_stopped(study: Study, path: Path) -> None:
 
     storage = open_study(path)
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        settle(storage, trial.number, None, study.objectives)
-
-
-def _spent_kwh(path: Path) -> float:
-    """kWh of the trials that have ended, and what the others will not report again: it came after a checkpoint."""
-    study = load_study(path)
-    trials = study.trials
-    told = study.epochs.groupby("trial")["kwh"].last().reindex(trials["trial"]).fillna(0.0).to_numpy()
-    ended = trials["state"].isin(["complete", "stopped", "failed"])
-    return float(trials["kwh"].where(ended, (trials["kwh"] - told).clip(lower=0)).sum())
+        if attempts(trial):
+            settle(storage, trial.number, None, study.objectives)
+        else:  # proposed, and never started
+            put_back(storage, trial.number)
 
 
 @contextmanager

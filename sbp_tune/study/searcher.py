@@ -9,6 +9,7 @@ unfinished there is the first to be suggested again, as a new attempt from its l
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,33 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sbp_tune.errors import InputError
+from sbp_tune.study.budget import Verdict
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
+
+Admits = Callable[[str, int, dict[str, Any]], Verdict]
 
 _TIED = ("kwh", "co2_kg")  # objectives in which a small difference is noise of the measurement
 
 
 class OptunaSearcher(Searcher):
-    """Asks and tells the Optuna study of a study directory until it holds all trials of the study file."""
+    """Asks and tells the Optuna study of a study directory until it holds all trials of the study file.
 
-    def __init__(self, study: Study, path: Path) -> None:
+    admits: the budget's say on a trial, by Ray's id, number and config; one that has to wait is asked about again.
+    """
+
+    def __init__(self, study: Study, path: Path, admits: Admits | None = None) -> None:
         super().__init__(metric=list(study.objectives), mode=list(study.objectives.values()))
-        self._study, self._path = study, path
+        self._study, self._path, self._admits = study, path, admits
         self._optuna = open_study(path)
         self._optuna.sampler = make_sampler(study, len(_started(self._optuna)))
         self._mine: set[str] = set()  # Ray's ids of the attempts that this searcher started
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The complete config of the next attempt, with its `lease`, and `resume_from` if there are checkpoints.
 
-        FINISHED when all trials are proposed.
+        FINISHED when all trials are proposed or the budget allows no more; None while it has to wait for others.
         """
         config = None
         while config is None:
@@ -50,6 +57,9 @@ class OptunaSearcher(Searcher):
                 return str(Searcher.FINISHED)
             number = self._optuna.ask().number if trial is None else trial.number
             config = self._config(number)
+        answer = Verdict.START if self._admits is None else self._admits(trial_id, number, config)
+        if answer is not Verdict.START:
+            return None if answer is Verdict.WAIT else str(Searcher.FINISHED)
         before = attempts(self._optuna.get_trials(deepcopy=False)[number])
         checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])

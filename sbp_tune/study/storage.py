@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
 
@@ -45,6 +46,12 @@ def set_attribute(study: optuna.Study, number: int, key: str, value: Any) -> Non
     """Sets a user attribute of a trial that this process did not ask for; Optuna has no public way."""
     trial = study.get_trials(deepcopy=False)[number]
     study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def put_back(study: optuna.Study, number: int) -> None:
+    """Makes a trial that was proposed and never started wait again, as it is; it is the first to be asked for."""
+    trial = study.get_trials(deepcopy=False)[number]
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
 
 def attempts(trial: optuna.trial.FrozenTrial) -> list[str]:
