@@ -165,6 +165,19 @@ def energy(
         print_bill(info, Console())
 
 
+@app.command(epilog="Example:  sbp-tune dashboard results/quickstart --port 8081")
+def dashboard(
+    study: StudyArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0: any that is free.")] = 8080,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Show a study in Optuna's dashboard, in the browser, also while it runs; to this machine alone."""
+    with _errors_as_lines():
+        from sbp_tune.study.dashboard import serve_dashboard
+
+        serve_dashboard(_study_path(study, results), port, typer.echo)
+
+
 @app.command(epilog="Example:  sbp-tune export results/quickstart --pick max-drop=1.0 -o best.yaml")
 def export(
     study: StudyArgument,

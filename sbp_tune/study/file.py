@@ -14,6 +14,7 @@ from sbp_tune.files import parse_yaml, read_yaml
 from sbp_tune.study.space import Space
 from sbp_tune.study.space_parser import check_point, parse_space
 from sbp_tune.study.stopping import scheduler_problems
+from sbp_tune.study.storage_url import storage_problem
 
 Objective = Literal[
     "val_accuracy", "f1", "roc_auc", "precision", "recall", "val_loss", "kwh", "co2_kg", "train_time_s", "tflop"
@@ -45,6 +46,11 @@ class SearchConfig(Section):
     brackets: int = Field(1, ge=1, description="groups of trials, each with a later first rung than the one before")
     rank: Literal["epsnet", "crowding"] = Field("epsnet", description="moasha only: who is ahead within a front")
     concurrent: int | None = Field(None, ge=1, description="trials at a time; none: as many as the machines hold")
+    storage: str = Field(
+        "sqlite",
+        description="where trials are kept: sqlite or journal, a file of the study's directory, or a database's URL: "
+        "postgresql://USER:${PASSWORD}@HOST/NAME, mysql://...; ${NAME} is an environment variable",
+    )
     tie: float = Field(
         0.0, ge=0, lt=1, description="the sampler is told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly"
     )
@@ -183,6 +189,8 @@ class Study:
             problems.append("objectives.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
         if self.file.budget.co2_kg is not None and not self.file.energy.has_place:
             problems.append("budget.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
+        if problem := storage_problem(search.storage):
+            problems.append(f"search.storage: {problem}")
         problems += scheduler_problems(search, self.objectives, self.longest_training)
         if problems:
             raise InputError([f"{self.source}: {problem}" for problem in problems])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.errors import InputError, SbpTuneError, StorageError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
@@ -25,7 +25,16 @@ from sbp_tune.study.lock import only_writer
 from sbp_tune.study.placement import ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine, load_trainable
 from sbp_tune.study.ray_session import connected_ray
-from sbp_tune.study.storage import attempts, create_study, open_study, put_back
+from sbp_tune.study.storage import (
+    attempts,
+    check_directory,
+    create_study,
+    drop_study,
+    mend,
+    open_study,
+    put_back,
+    storage_errors,
+)
 
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
@@ -50,7 +59,7 @@ def search(study: Study, path: Path, address: str | None = None, cross_checked: 
     with connected_ray(address):
         concurrent = trials_at_a_time(study, ray_nodes())
         _create(study, path)
-        with only_writer(path):
+        with only_writer(path), _told_how_to_go_on(path):
             return _run(study, path, concurrent, cross_checked)
 
 
@@ -66,16 +75,15 @@ def resume(
     """
     from sbp_tune.study.budget_keeper import BudgetKeeper
 
-    for needed in ("study.yaml", "study.db"):
-        if not (path / needed).is_file():
-            raise InputError(f"{path}: not a study directory: it has no {needed}")
+    check_directory(path)
     if others := [override for override in overrides if not override.startswith("budget.")]:
         again = (
             f"only budget.KEY can be set for a study that has begun; `sbp-tune search {path}/study.yaml` makes another"
         )
         raise InputError([f"--set {override}: {again}" for override in others])
     study = load_study_file(path / "study.yaml", list(overrides))
-    with only_writer(path):
+    with only_writer(path), _told_how_to_go_on(path):
+        mend(path)
         _settle_ended(study, path)
         ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
         if ended >= study.total_trials:
@@ -100,11 +108,15 @@ def _create(study: Study, path: Path) -> None:
         made.mkdir()
         write_text_atomic(made / "study.yaml", yaml_text(study.document))
         storage = create_study(made, study.file.name, study.objectives, {"versions": _versions()})
-        enqueue_fixed_points(storage, study)
         try:
+            with storage_errors(made):
+                enqueue_fixed_points(storage, study)
             made.rename(path)
-        except OSError as error:  # somebody made it since we looked
-            raise _exists(path) from error
+        except BaseException as error:
+            drop_study(storage)  # a database would keep it
+            if isinstance(error, OSError):  # somebody made it since we looked
+                raise _exists(path) from error
+            raise
 
 
 def _exists(path: Path) -> InputError:
@@ -177,13 +189,30 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         progress.close()
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
+    if isinstance(recorder.stopped_by, InputError):
+        raise InputError([*recorder.stopped_by.problems, _go_on(path)])
     if recorder.stopped_by is not None:
-        why, again = recorder.stopped_by, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"
-        raise InputError([*why.problems, again]) if isinstance(why, InputError) else SbpTuneError(f"{why}\n{again}")
+        raise SbpTuneError(f"{recorder.stopped_by}\n{_go_on(path)}")
     if interrupted:
         return Ending.INTERRUPTED
     _settle_stopped(study, path)
     return Ending.FINISHED
+
+
+@contextmanager
+def _told_how_to_go_on(path: Path) -> Iterator[None]:
+    """A disk or storage that fails under a study, as two lines: what failed, and how to go on."""
+    try:
+        with storage_errors(path):
+            yield
+    except StorageError as error:
+        raise SbpTuneError(f"{error}\n{_go_on(path)}") from error
+    except OSError as error:
+        raise SbpTuneError(f"{error.filename or path}: {error.strerror or error}\n{_go_on(path)}") from error
+
+
+def _go_on(path: Path) -> str:
+    return f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"
 
 
 def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,18 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 
-from sbp_tune.errors import DataError, MeterError, SbpTuneError
+from sbp_tune.errors import DataError, MeterError, SbpTuneError, StorageError
 from sbp_tune.study.epochs import append_row
 from sbp_tune.study.storage import number_of, open_study, set_attribute
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # full, over its quota, read-only
 
 
 class Recorder(Callback):
     """Logs results before anybody decides on them, and tells Optuna of failed trials.
 
-    A DataError or a MeterError is not the trial's own fault: every trial would fail. Then it is kept as
-    `stopped_by`, `stop` is called, and the trial is left unfinished, for `resume` to run again.
+    A DataError, a MeterError or a disk that takes nothing is not the trial's own fault: every trial would fail. Then
+    it is kept as `stopped_by`, `stop` is called, and the trial is left unfinished, for `resume` to run again.
     """
 
     def __init__(self, path: Path, stop: Callable[[], None]) -> None:
@@ -36,7 +39,9 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = cause_of(trial)
-        if isinstance(cause, DataError | MeterError):
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            cause = StorageError(f"{cause.filename or self._path}: {cause.strerror or cause}")
+        if isinstance(cause, DataError | MeterError | StorageError):
             if self.stopped_by is None:
                 self.stopped_by = cause
                 self._stop()
