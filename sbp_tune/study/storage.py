@@ -95,7 +95,7 @@ def mend(path: Path) -> None:
 
 
 def _storage(path: Path, new: bool) -> BaseStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of before it raises
     kind, _ = _named(path)
     file = path.resolve() / FILES.get(kind, "")
     if kind in FILES and not new and not file.is_file():  # Optuna would make an empty one
@@ -114,10 +114,8 @@ def _storage(path: Path, new: bool) -> BaseStorage:
     try:
         return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
     except ImportError as error:
-        extra = EXTRAS.get(backend, backend)
-        raise InputError(
-            f"{_shown(path)}: needs {error.__cause__ or error}; pip install 'sbp-tune[{extra}]'"
-        ) from error
+        install = f"pip install 'sbp-tune[{EXTRAS.get(backend, backend)}]'"
+        raise InputError(f"{_shown(path)}: its driver is missing ({error.__cause__ or error}): {install}") from error
 
 
 def _named(path: Path) -> tuple[str, str | None]:
