@@ -3,9 +3,11 @@
 import getpass
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,8 +17,11 @@ from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
+from sbp_tune.cli import app
+from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, write_text_atomic, yaml_text
 from sbp_tune.study.file import Study
+from sbp_tune.study.launch import _create
 from sbp_tune.study.results import load_study
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
 from sbp_tune.study.storage import create_study, open_study
@@ -70,6 +75,10 @@ class Server:
             self.process.terminate()  # runuser hands it on
             self.process.wait()
             self.process = None
+
+    def start_again(self):
+        self.start()
+        self.execute("SELECT 1", "mysql" if self.scheme == "mysql" else "postgres")
 
     def end(self):
         self.stop()
@@ -215,3 +224,61 @@ def test_a_name_that_the_database_has_is_refused(begun, tmp_path, database):
     with pytest.raises(Exception, match=r"has a study named one already; give another --name") as raised:
         begun("one")
     assert database in str(raised.value) and PASSWORD not in str(raised.value)
+
+
+def test_a_reader_without_access_gets_one_line(begun, server, monkeypatch):
+    _, path = begun("one")
+    monkeypatch.setenv("SBP_TEST_PASSWORD", "guessed")
+    denied = run(app, ["report", str(path)])
+    assert denied.exit_code == 1 and len(denied.stderr.splitlines()) == 1
+    assert f"error: {server.scheme}://sbp:${{SBP_TEST_PASSWORD}}@" in denied.stderr and "guessed" not in denied.stderr
+    assert re.search(r"password authentication failed|Access denied for user 'sbp'", denied.stderr)
+    monkeypatch.delenv("SBP_TEST_PASSWORD")
+    unset = run(app, ["report", str(path)])
+    assert (
+        unset.exit_code == 2
+        and "the environment variable SBP_TEST_PASSWORD, which it names, is not set" in unset.stderr
+    )
+    monkeypatch.setenv("SBP_TEST_PASSWORD", PASSWORD)
+    server.stop()
+    try:
+        gone = run(app, ["report", str(path)])
+        assert gone.exit_code == 1 and "refused" in gone.stderr and len(gone.stderr.splitlines()) == 1
+    finally:
+        server.start_again()
+    assert run(app, ["report", str(path)]).exit_code == 0
+
+
+def test_a_server_that_stops_under_a_search(server, database, tmp_path, ray_address):
+    """What had finished stays, and once the server is back the rest runs."""
+    study = "config: {data: {name: cifar10, root: nowhere}, epochs: 8, optimizer: {lr: {log_uniform: [0.02, 0.4]}}}"
+    (tmp_path / "far.yaml").write_text(f"name: far\n{study}\nsearch: {{trials: 12, storage: '{database}'}}")
+    arguments = ["search", str(tmp_path / "far.yaml"), "--simulate", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "sbp_tune.cli", *arguments, "--address", ray_address]
+    path = tmp_path / "far"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        begun = any("[3/12]" in line for line in driver.stdout)
+        server.stop()
+        _, errors = driver.communicate()
+    server.start_again()
+    assert begun and driver.returncode == 1 and len(errors.splitlines()) == 2, errors
+    assert errors.startswith(f"error: {database}: ") and f"go on with `sbp-tune resume {path}`" in errors
+    before = load_study(path).trials
+    before = before[before["state"] == "complete"]
+    assert len(before) >= 3
+    resumed = run(app, ["resume", str(path), "--address", ray_address])
+    assert resumed.exit_code == 0, resumed.output
+    after = load_study(path).trials
+    assert after["state"].tolist() == ["complete"] * 12
+    assert after.set_index("trial_id").loc[before["trial_id"], "kwh"].tolist() == before["kwh"].tolist()
+
+
+def test_a_study_that_could_not_be_made_leaves_nothing_in_the_database(database, tmp_path):
+    document = {"name": "made", "config": {"epochs": 2}, "search": {"storage": database}, "simulate": {}}
+    study = Study(document, "demo.yaml")
+    (tmp_path / "made").write_text("somebody's")  # the directory's place is taken
+    with pytest.raises(InputError, match="a study of this name exists"):
+        _create(study, tmp_path / "made")
+    (tmp_path / "made").unlink()
+    _create(study, tmp_path / "made")
+    assert open_study(tmp_path / "made").study_name == "made"
