@@ -99,6 +99,9 @@ def search(
 @app.command(epilog="Example:  sbp-tune resume results/quickstart")
 def resume(
     study: StudyArgument,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a budget, as in budget.kwh=10.")
+    ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     address: AddressOption = None,
     cross_check: CrossCheckOption = False,
@@ -108,7 +111,7 @@ def resume(
         from sbp_tune.study.launch import resume as run_resume
 
         path = _study_path(study, results)
-        _conclude(path, run_resume(path, address, cross_check))
+        _conclude(path, run_resume(path, address, cross_check, overrides or ()))
 
 
 @app.command(epilog="Example:  sbp-tune record results/quickstart -o table.parquet")
@@ -160,6 +163,19 @@ def energy(
         from analysis.bill_tables import print_bill
 
         print_bill(info, Console())
+
+
+@app.command(epilog="Example:  sbp-tune dashboard results/quickstart --port 8081")
+def dashboard(
+    study: StudyArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0: any that is free.")] = 8080,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Show a study in Optuna's dashboard, in the browser, also while it runs; to this machine alone."""
+    with _errors_as_lines():
+        from sbp_tune.study.dashboard import serve_dashboard
+
+        serve_dashboard(_study_path(study, results), port, typer.echo)
 
 
 @app.command(epilog="Example:  sbp-tune export results/quickstart --pick max-drop=1.0 -o best.yaml")

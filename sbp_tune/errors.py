@@ -15,6 +15,10 @@ class MeterError(SbpTuneError):
     """Energy can no longer be metered, so every run would fail."""
 
 
+class StorageError(SbpTuneError):
+    """Results can no longer be kept: the disk is full, the database is gone. Every run would fail."""
+
+
 class InputError(SbpTuneError):
     """What the user gave cannot be used: exit code 2, and nothing was written.
 

@@ -113,11 +113,22 @@ def test_nearest_plays_a_recorded_trial_for_every_proposal(simulated, folder):
 
 
 @pytest.mark.slow
-def test_an_energy_budget_counts_simulated_energy(folder, ray_address):
-    result = search(folder, "budget", "--simulate", "--set", "budget.kwh=0.02")
+def test_an_energy_budget_counts_simulated_energy_and_can_be_raised(folder, ray_address):
+    """No trial is cut: those that would not fit do not start, and start when there is more."""
+    result = search(folder, "budget", "--simulate", "--set", "budget.kwh=0.03")
     assert result.exit_code == 0, result.output
-    trials = load_study(folder / "budget").trials
-    assert len(trials) < 12 and 0.02 <= trials["kwh"].sum() < 0.03
+    assert "used, the next trial would take about" in " ".join(result.output.split())
+    path, first = folder / "budget", load_study(folder / "budget").trials
+    assert 2 <= len(first) < 12 and set(first["state"]) == {"complete"} and first["kwh"].sum() <= 0.03
+    refused = run(app, ["resume", str(path)])
+    assert refused.exit_code == 2 and f"{path}: its budget is used up: " in refused.stderr
+    assert run(app, ["resume", str(path), "--set", "search.trials=3"]).exit_code == 2
+    raised = run(app, ["resume", str(path), "--set", "budget.kwh=1", "--address", ray_address])
+    assert raised.exit_code == 0, raised.output
+    study = load_study(path)
+    assert study.trials["state"].tolist() == ["complete"] * 12 and study.study["budget"]["kwh"] == 1
+    kept = study.trials.set_index("trial_id").loc[first["trial_id"], "kwh"]
+    assert kept.tolist() == first["kwh"].tolist() and (study.trials["attempts"] == 1).all()
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from sbp_tune.study.samplers import SAMPLERS, allowed_samplers, resolved_sampler
 from sbp_tune.study.space import MOST_POINTS, Space
 from sbp_tune.study.space_parser import check_point, parse_space
 from sbp_tune.study.stopping import scheduler_problems
+from sbp_tune.study.storage_url import storage_problem
 
 Objective = Literal[
     "val_accuracy", "f1", "roc_auc", "precision", "recall", "val_loss", "kwh", "co2_kg", "train_time_s", "tflop"
@@ -75,16 +76,36 @@ class SearchConfig(Section):
     brackets: int = Field(1, ge=1, description="groups of trials, each with a later first rung than the one before")
     rank: Literal["epsnet", "crowding"] = Field("epsnet", description="moasha only: who is ahead within a front")
     concurrent: int | None = Field(None, ge=1, description="trials at a time; none: as many as the machines hold")
+    storage: str = Field(
+        "sqlite",
+        description="where trials are kept: sqlite or journal, a file of the study's directory, or a database's URL: "
+        "postgresql://USER:${PASSWORD}@HOST/NAME, mysql://...; ${NAME} is an environment variable",
+    )
     tie: float = Field(
         0.0, ge=0, lt=1, description="the sampler is told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly"
     )
 
 
-class BudgetConfig(Section):
-    """What ends the search early; trials that run then are stopped and kept out of the front."""
+class GainConfig(Section):
+    """When further trials bring too little."""
 
-    kwh: float | None = Field(None, gt=0, description="kWh of all trials together")
-    hours: float | None = Field(None, gt=0, description="hours of wall time from each start or resume")
+    per_kwh: float = Field(
+        gt=0, description="hypervolume gained per kWh; 1 is all that can be gained: a perfect network for nothing"
+    )
+    trials: int = Field(20, ge=1, description="over the last so many trials that have ended")
+
+
+class BudgetConfig(Section):
+    """What ends the search early, counted over all its starts.
+
+    A trial that cannot finish within the budget is not started; when the budget is used up nevertheless, trials
+    that run are stopped, and are no points of the front.
+    """
+
+    kwh: float | None = Field(None, gt=0, description="kWh of all trials together, also of stopped and failed ones")
+    co2_kg: float | None = Field(None, gt=0, description="the same in kg CO2eq; needs the place, under energy")
+    hours: float | None = Field(None, gt=0, description="hours of wall time, also in a simulation")
+    hypervolume_gain: GainConfig | None = Field(None, description="no trial is started below this gain; none: no such")
 
 
 class ResourcesConfig(Section):
@@ -210,6 +231,10 @@ class Study:
                 problems.append(f"objectives.{name}: found {mode}; a search for the worst is a mistake: {natural}")
         if "co2_kg" in self.file.objectives and not self.file.energy.has_place:
             problems.append("objectives.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
+        if self.file.budget.co2_kg is not None and not self.file.energy.has_place:
+            problems.append("budget.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
+        if problem := storage_problem(search.storage):
+            problems.append(f"search.storage: {problem}")
         problems += scheduler_problems(search, self.objectives, self.longest_training)
         problems += self._grid_problems()
         if any(constraint.is_relative for constraint in self.constraints):

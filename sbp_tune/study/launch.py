@@ -7,7 +7,7 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.errors import InputError, SbpTuneError, StorageError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.duplicates import counts
 from sbp_tune.study.epochs import merged_rows, read_rows
@@ -26,8 +26,16 @@ from sbp_tune.study.lock import only_writer
 from sbp_tune.study.placement import ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine, load_trainable
 from sbp_tune.study.ray_session import connected_ray
-from sbp_tune.study.results import load_study
-from sbp_tune.study.storage import attempts, create_study, open_study
+from sbp_tune.study.storage import (
+    attempts,
+    check_directory,
+    create_study,
+    drop_study,
+    mend,
+    open_study,
+    put_back,
+    storage_errors,
+)
 
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
@@ -52,30 +60,42 @@ def search(study: Study, path: Path, address: str | None = None, cross_checked: 
     with connected_ray(address):
         concurrent = trials_at_a_time(study, ray_nodes())
         _create(study, path)
-        with only_writer(path):
+        with only_writer(path), _told_how_to_go_on(path):
             return _run(study, path, concurrent, cross_checked)
 
 
-def resume(path: Path, address: str | None = None, cross_checked: bool = False) -> Ending:
+def resume(
+    path: Path, address: str | None = None, cross_checked: bool = False, overrides: Sequence[str] = ()
+) -> Ending:
     """Continues an interrupted study: finished trials stay, unfinished ones go on from their last checkpoint.
+
+    overrides: `budget.key=YAML value`, which the study keeps; nothing else of it can change.
 
     Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
     left. The study's storage is told of every ending at once, and is never older than what ended.
     """
-    for needed in ("study.yaml", "study.db"):
-        if not (path / needed).is_file():
-            raise InputError(f"{path}: not a study directory: it has no {needed}")
-    study = load_study_file(path / "study.yaml")
-    with only_writer(path):
+    from sbp_tune.study.budget_keeper import BudgetKeeper
+
+    check_directory(path)
+    if others := [override for override in overrides if not override.startswith("budget.")]:
+        again = (
+            f"only budget.KEY can be set for a study that has begun; `sbp-tune search {path}/study.yaml` makes another"
+        )
+        raise InputError([f"--set {override}: {again}" for override in others])
+    study = load_study_file(path / "study.yaml", list(overrides))
+    with only_writer(path), _told_how_to_go_on(path):
+        mend(path)
         _settle_ended(study, path)
         trials = open_study(path).get_trials(deepcopy=False)
         ended = sum(trial.state.is_finished() and counts(trial) for trial in trials)
         if ended >= study.total_trials:
             raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
-        kwh = study.file.budget.kwh
-        if kwh is not None and _spent_kwh(path) >= kwh:
-            raise InputError(f"{path}: its budget of {kwh:g} kWh is used up; nothing to resume")
+        if why := BudgetKeeper(study, path).used_up():
+            again = f"`sbp-tune resume {path} --set budget.KEY=VALUE` raises it"
+            raise InputError(f"{path}: its budget is used up: {why}; {again}")
         check_on_this_machine(study, address)
+        if overrides:
+            write_text_atomic(path / "study.yaml", yaml_text(study.document))
         with connected_ray(address):
             return _run(study, path, trials_at_a_time(study, ray_nodes()), cross_checked)
 
@@ -90,11 +110,15 @@ def _create(study: Study, path: Path) -> None:
         made.mkdir()
         write_text_atomic(made / "study.yaml", yaml_text(study.document))
         storage = create_study(made, study.file.name, study.objectives, {"versions": _versions()})
-        enqueue_fixed_points(storage, study)
         try:
+            with storage_errors(made):
+                enqueue_fixed_points(storage, study)
             made.rename(path)
-        except OSError as error:  # somebody made it since we looked
-            raise _exists(path) from error
+        except BaseException as error:
+            drop_study(storage)  # a database would keep it
+            if isinstance(error, OSError):  # somebody made it since we looked
+                raise _exists(path) from error
+            raise
 
 
 def _exists(path: Path) -> InputError:
@@ -107,7 +131,7 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
     import ray.tune
 
     from sbp_tune.energy.node_actor import NodeLease
-    from sbp_tune.study.budget import KwhBudget
+    from sbp_tune.study.budget_keeper import BudgetKeeper
     from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.recorder import Recorder
@@ -125,8 +149,9 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
-    searcher = OptunaSearcher(study, path)
     recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials)
+    budget = BudgetKeeper(study, path, progress.say)
+    searcher = OptunaSearcher(study, path, budget.admits)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
@@ -137,14 +162,13 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
             max_concurrent_trials=concurrent,
             reuse_actors=True,  # importing torch costs seconds a process
-            time_budget_s=None if file.budget.hours is None else file.budget.hours * 3600,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray.tune.RunConfig(
             name="ray",
             storage_path=str(path.resolve()),
             callbacks=[recorder, progress],
-            stop=None if file.budget.kwh is None else KwhBudget(file.budget.kwh, _spent_kwh(path)),
+            stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
             verbose=0,
@@ -154,6 +178,7 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
     problems: list[str] = []
     try:
         with _signals(interrupt):
+            budget.begin()
             if metered:  # what a simulation itself uses is no part of what it is about
                 lease.start()
             try:
@@ -162,19 +187,37 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
             finally:
                 if metered:
                     problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
+            budget.end()
     finally:
         progress.close()
     if searcher.ended_early is not None:
         problems.append(searcher.ended_early)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
+    if isinstance(recorder.stopped_by, InputError):
+        raise InputError([*recorder.stopped_by.problems, _go_on(path)])
     if recorder.stopped_by is not None:
-        why, again = recorder.stopped_by, f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"
-        raise InputError([*why.problems, again]) if isinstance(why, InputError) else SbpTuneError(f"{why}\n{again}")
+        raise SbpTuneError(f"{recorder.stopped_by}\n{_go_on(path)}")
     if interrupted:
         return Ending.INTERRUPTED
     _settle_stopped(study, path)
     return Ending.FINISHED
+
+
+@contextmanager
+def _told_how_to_go_on(path: Path) -> Iterator[None]:
+    """A disk or storage that fails under a study, as two lines: what failed, and how to go on."""
+    try:
+        with storage_errors(path):
+            yield
+    except StorageError as error:
+        raise SbpTuneError(f"{error}\n{_go_on(path)}") from error
+    except OSError as error:
+        raise SbpTuneError(f"{error.filename or path}: {error.strerror or error}\n{_go_on(path)}") from error
+
+
+def _go_on(path: Path) -> str:
+    return f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"
 
 
 def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:
@@ -214,16 +257,10 @@ def _settle_stopped(study: Study, path: Path) -> None:
 
     storage = open_study(path)
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        settle(storage, trial.number, None, study)
-
-
-def _spent_kwh(path: Path) -> float:
-    """kWh of the trials that have ended, and what the others will not report again: it came after a checkpoint."""
-    study = load_study(path)
-    trials = study.trials
-    told = study.epochs.groupby("trial")["kwh"].last().reindex(trials["trial"]).fillna(0.0).to_numpy()
-    ended = trials["state"].isin(["complete", "stopped", "failed"])
-    return float(trials["kwh"].where(ended, (trials["kwh"] - told).clip(lower=0)).sum())
+        if attempts(trial):
+            settle(storage, trial.number, None, study)
+        else:  # proposed, and never started
+            put_back(storage, trial.number)
 
 
 @contextmanager

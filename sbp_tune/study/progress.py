@@ -79,6 +79,10 @@ class Progress(Callback):
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         self.close()
 
+    def say(self, line: str) -> None:
+        """Prints a line, above the live table where there is one."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def close(self) -> None:
         """Takes the live table off the terminal."""
         if self._live is not None:
@@ -107,7 +111,7 @@ class Progress(Callback):
         elif event:
             figures = "" if row.val_accuracy is None else f" epoch {row.epoch}/{row.epochs}, {_figures(row)}"
             line = f"[{self._ended_count()}/{self._total}] trial {row.number} {row.label} {event}{figures}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.say(line)
 
     def _ended_count(self) -> int:
         return sum(row.state in ("complete", "stopped", "failed") for row in self._rows.values())

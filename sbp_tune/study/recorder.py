@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,22 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 
-from sbp_tune.errors import DataError, MeterError, SbpTuneError
+from sbp_tune.errors import DataError, MeterError, SbpTuneError, StorageError
 from sbp_tune.study.epochs import append_row
 from sbp_tune.study.file import Study
 from sbp_tune.study.retries import is_death, note_death
 from sbp_tune.study.settle import settle
 from sbp_tune.study.storage import number_of, open_study
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # full, over its quota, read-only
+
 
 class Recorder(Callback):
     """Logs results before anybody decides on them, and tells Optuna of failed trials.
 
-    A DataError or a MeterError is not the trial's own fault: every trial would fail. Then it is kept as
-    `stopped_by`, `stop` is called, and the trial is left unfinished, for `resume` to run again. One whose worker
-    died is left unfinished as well, for the searcher to suggest again, up to `search.max_failures` times.
+    A DataError, a MeterError or a disk that takes nothing is not the trial's own fault: every trial would fail. Then
+    it is kept as `stopped_by`, `stop` is called, and the trial is left unfinished, for `resume` to run again. One whose
+    worker died is left unfinished as well, for the searcher to suggest again, up to `search.max_failures` times.
     """
 
     def __init__(self, study: Study, path: Path, stop: Callable[[], None]) -> None:
@@ -39,7 +42,9 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = cause_of(trial)
-        if isinstance(cause, DataError | MeterError):
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            cause = StorageError(f"{cause.filename or self._path}: {cause.strerror or cause}")
+        if isinstance(cause, DataError | MeterError | StorageError):
             if self.stopped_by is None:
                 self.stopped_by = cause
                 self._stop()

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from sbp_tune.energy.bill import TrialBill
-from sbp_tune.errors import InputError
 from sbp_tune.files import read_yaml, write_atomic
 from sbp_tune.study.duplicates import DUPLICATE_OF
 from sbp_tune.study.epochs import merged_rows, read_rows
@@ -19,7 +18,7 @@ from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.lock import is_in_use
 from sbp_tune.study.settle import is_feasible, is_held
 from sbp_tune.study.simulation import simulation_text
-from sbp_tune.study.storage import attempts, open_study
+from sbp_tune.study.storage import attempts, check_directory, open_study, storage_errors
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
 METRICS = [
@@ -68,14 +67,15 @@ class StudyResults:
 def load_study(path: Path | str) -> StudyResults:
     """Reads a study directory. InputError where it is none; a broken trial becomes a row, not an error."""
     path = Path(path)
-    if not (path / "study.yaml").is_file() or not (path / "study.db").is_file():
-        raise InputError(f"{path}: not a study directory (it needs study.yaml and study.db)")
+    check_directory(path)
     document = read_yaml(path / "study.yaml")
     storage, unfinished = open_study(path), "running" if is_in_use(path) else "interrupted"
     log, billed = read_rows(path), study_bill(path)
     bills = billed.bill.trials if billed is not None and billed.bill is not None else {}
     trials, epochs, configs = [], [], {}
-    for record in storage.get_trials(deepcopy=False):
+    with storage_errors(path):
+        records = storage.get_trials(deepcopy=False)
+    for record in records:
         if record.state.name == "WAITING" or DUPLICATE_OF in record.user_attrs:
             continue
         attributes = record.user_attrs

@@ -8,6 +8,7 @@ unfinished there is the first to be suggested again, as a new attempt from its l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from sbp_tune.errors import InputError
+from sbp_tune.study.budget import Verdict
 from sbp_tune.study.duplicates import DUPLICATE_OF, REPLACED, Seen, counts
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
@@ -25,13 +27,18 @@ from sbp_tune.study.samplers import make_sampler
 from sbp_tune.study.settle import baseline_problem, is_held, settle
 from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
 
+Admits = Callable[[str, int, dict[str, Any]], Verdict]
+
 
 class OptunaSearcher(Searcher):
-    """Asks and tells the Optuna study of a study directory until it holds all trials of the study file."""
+    """Asks and tells the Optuna study of a study directory until it holds all trials of the study file.
 
-    def __init__(self, study: Study, path: Path) -> None:
+    admits: the budget's say on a trial, by Ray's id, number and config; one that has to wait is asked about again.
+    """
+
+    def __init__(self, study: Study, path: Path, admits: Admits | None = None) -> None:
         super().__init__(metric=list(study.objectives), mode=list(study.objectives.values()))
-        self._study, self._path = study, path
+        self._study, self._path, self._admits = study, path, admits
         self._optuna = open_study(path)
         started = _started(self._optuna)
         self._optuna.sampler = study_sampler(study, len(started))
@@ -43,8 +50,8 @@ class OptunaSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The complete config of the next attempt, with its `lease`, and `resume_from` if there are checkpoints.
 
-        FINISHED when all trials have ended or no more can be proposed; None while that is not so, but nothing can
-        start now: a trial that runs may yet have to go on as another attempt.
+        FINISHED when all trials have ended, or the budget allows no more, or no more can be proposed; None while that
+        is not so, but nothing can start now: a trial that runs may yet have to go on as another attempt.
         """
         config = None
         while config is None:
@@ -55,6 +62,9 @@ class OptunaSearcher(Searcher):
                 return None if unfinished else str(Searcher.FINISHED)
             number = self._optuna.ask().number if trial is None else trial.number
             config = self._config(number)
+        answer = Verdict.START if self._admits is None else self._admits(trial_id, number, config)
+        if answer is not Verdict.START:
+            return None if answer is Verdict.WAIT else str(Searcher.FINISHED)
         before = attempts(self._optuna.get_trials(deepcopy=False)[number])
         checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from sbp_tune.config import TrainConfig
@@ -167,3 +169,19 @@ def test_a_simulated_study_trains_nothing_and_needs_no_gpu(tmp_path, study_text,
 def test_a_study_simulates_only_when_told(make_study):
     study = make_study()
     assert study.trainable == study.file.trainable and study.beside_config == {}
+
+
+@pytest.mark.parametrize(
+    ("budget", "problem"),
+    [
+        ("{kwh: 0}", "budget.kwh: found 0"),
+        ("{hours: -1}", "budget.hours: found -1"),
+        ("{co2_kg: 1}", "budget.co2_kg: needs energy.country"),
+        ("{hypervolume_gain: {trials: 5}}", "budget.hypervolume_gain.per_kwh: missing"),
+        ("{hypervolume_gain: {per_kwh: 0.1, trials: 0}}", "budget.hypervolume_gain.trials: found 0"),
+        ("{trials: 5}", "budget.trials"),
+    ],
+)
+def test_budgets_that_are_none(make_study, budget, problem):
+    with pytest.raises(InputError, match=re.escape(problem)):
+        make_study(("search: {trials: 6}", f"budget: {budget}"))
