@@ -9,14 +9,13 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from analysis.controls import at_equal_cost, control_curve
 from analysis.export import by_id, knee_of
 from analysis.pareto import trial_front
 from analysis.text import one_line
-from analysis.trials import estimator, is_complete, is_dense_control, metric, useful
+from analysis.trials import estimator, is_complete, is_dense_control, useful
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_atomic
 from sbp_tune.study.results import StudyResults, confirmation_path, load_study
@@ -97,13 +96,12 @@ def confirmed_runs(study: StudyResults) -> pd.DataFrame:
     runs = load_study(path)
     plan = runs.study["confirm"]["runs"]
     trials = [int(number) for number in runs.trials["trial"]]
-    gpus = runs.trials["gpu_uuid"] if "gpu_uuid" in runs.trials else None
     return pd.DataFrame(
         {
             "point": [int(plan[number]["point"]) for number in trials],
             "seed": [int(plan[number]["seed"]) for number in trials],
             "state": runs.trials["state"].array,
-            "gpu_uuid": gpus,
+            "gpu_uuid": runs.trials.get("gpu_uuid"),
             **{name: useful(runs, name).array for name in MEASURED},
         },
         columns=columns,

@@ -34,7 +34,7 @@ def control_curve(controls: pd.DataFrame) -> pd.DataFrame:
 
 def at_equal_cost(curve: pd.DataFrame, kwh: ArrayLike) -> NDArray[np.float64]:
     """Accuracy on a `control_curve` at so many kWh; beyond the cheapest or dearest control, that control's."""
-    return np.asarray(np.interp(kwh, curve.iloc[:, 0], curve.iloc[:, 1]), dtype=float)
+    return np.asarray(np.interp(np.asarray(kwh, float), curve.iloc[:, 0], curve.iloc[:, 1]), np.float64)
 
 
 def compare_with_dense(study: StudyResults) -> pd.DataFrame:

@@ -91,9 +91,7 @@ def by_id(study: StudyResults, wanted: str) -> pd.Series:
         raise InputError(f"trial={one_line(wanted)}: no such trial; complete trials: {complete}")
     row = trials[matching].iloc[0]
     if row["state"] != "complete":
-        raise InputError(
-            f"trial={one_line(wanted)}: this trial is {row['state']}; only a complete trial can be picked"
-        )
+        raise InputError(f"trial={one_line(wanted)}: this trial is {row['state']}; only a complete trial can be picked")
     return row
 
 

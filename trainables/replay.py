@@ -18,7 +18,7 @@ from sbp_tune.energy.carbon import co2_kg, intensity
 from sbp_tune.errors import SbpTuneError
 from sbp_tune.replay_table import ReplayTable
 from trainables.checkpoints import newest_whole
-from trainables.response import response, metrics_of_test
+from trainables.response import metrics_of_test, response
 
 _CHECKPOINT = "replay.json"
 _COMPONENTS = ("gpu", "cpu", "ram")

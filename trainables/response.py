@@ -16,8 +16,9 @@ which an estimator computes some only in part, and a ranking comes on top.
 
 Noise, all of it from the config and its seed: a normal offset of the run and one of each epoch, of 0.003 and 0.002
 in accuracy and of 1 % and 2 % in energy and time (log-normal there, so that energy is positive). A test of the trained
-network has the run's own offset of accuracy and a fresh 0.002. What has no effect in a config has none here. Not in it: augmentation, the network and the data (one problem for all), divergence, early
-stopping, layers other than by a ramp. An adaptive schedule stays at p0: nothing measures the norm here.
+network has the run's own offset in accuracy and a fresh one of 0.002. What has no effect in a config has none here.
+Not in it: augmentation, the network and the data (one problem for all), divergence, early stopping, layers other than
+by a ramp. An adaptive schedule stays at p0: nothing measures the norm here.
 """
 
 from __future__ import annotations

@@ -46,9 +46,7 @@ def confirm(
             return go_on(study, own, address, cross_checked)
 
 
-def planned(
-    results: StudyResults, trials: Sequence[int], seeds: int, before: dict[str, Any] | None = None
-) -> Study:
+def planned(results: StudyResults, trials: Sequence[int], seeds: int, before: dict[str, Any] | None = None) -> Study:
     """The confirmation of a study's trials; before: the document of the one there is, to which it only adds."""
     search_file = Study(results.study, str(results.path / "study.yaml"))
     had: dict[str, Any] = before["confirm"] if before is not None else {"points": {}, "runs": []}
@@ -56,9 +54,7 @@ def planned(
     chosen = [_point(points, number, results.config_of(number)) for number in dict.fromkeys(trials)]
     begun = list(dict.fromkeys(run["seed"] for run in runs))
     all_seeds = list(islice(chain(begun, fresh_seeds(results, begun)), seeds))
-    runs += _shuffled(
-        [{"point": point, "seed": seed} for seed in all_seeds for point in dict.fromkeys(chosen)], runs
-    )
+    runs += _shuffled([{"point": point, "seed": seed} for seed in all_seeds for point in dict.fromkeys(chosen)], runs)
     concurrent = search_file.file.search.concurrent
     if search_file.resources.gpu > 0:  # see BlockSearcher
         concurrent = min(concurrent or seeds, seeds)

@@ -155,7 +155,7 @@ class Study:
 
     @property
     def searched(self) -> dict[str, Any]:
-        """Searched dotted key to the ends of its range, None for one of a list of options; of a confirmation's search."""
+        """Searched dotted key to the ends of its range, None for a list of options; of a confirmation its search's."""
         if self.file.confirm is not None:
             return self.file.confirm.searched
         return {parameter.key: parameter.domain.bounds() for parameter in self.space.parameters}

@@ -39,8 +39,8 @@ class StudyResults:
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
     unfinished trials running or interrupted),
     kind (search, baseline), error, device, gpu_uuid (of all GPUs that an attempt of it held; there where one did),
-    the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and
-    the METRICS of that epoch.
+    the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole config flattened to
+    columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
     """
 
     name: str
