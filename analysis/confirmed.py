@@ -117,13 +117,14 @@ def confirmed_points(study: StudyResults, runs: pd.DataFrame) -> pd.DataFrame:
 
     - MEASURED: over the seeds.
     - lead_test_accuracy, lead_val_accuracy (points): the accuracy less that of dense training of equal kWh with the
-      same seed, which lies on straight lines between that seed's dense controls (see `control_curve`).
+      same seed, which lies on straight lines between that seed's dense controls (see `control_curve`, which passes
+      over controls that a cheaper one beats, if only by luck: what bias that has is in favour of dense training).
     - vs_dense_...: the MEASURED less those of the full dense baseline with the same seed; that is the dense control
       of most epochs, of these the first, and `dense` names it.
     - saving: 1 - kWh / kWh of the full dense baseline.
 
     Also same_gpu: of the seeds with both, how many ran on the very GPU of their full dense baseline, NaN without GPUs;
-    and verdict (points), by the test accuracy, or where there is none by the validation accuracy:
+    and verdict (empty for controls), by the test accuracy, or where there is none by the validation accuracy:
 
     - 'above', 'below': the whole interval of the lead is above or below 0.
     - 'undecided': it holds 0, or there are not two seeds.
@@ -161,7 +162,7 @@ def confirmed_points(study: StudyResults, runs: pd.DataFrame) -> pd.DataFrame:
         values["saving"] = 1 - own["kwh"] / dense["kwh"] if others else nothing
         for name, numbers in values.items():
             row |= {f"{name}_{key}": value for key, value in interval(numbers)._asdict().items() if key != "n"}
-        rows.append({**row, "same_gpu": _same_gpu(own, dense), "verdict": None if leads is None else _verdict(leads)})
+        rows.append({**row, "same_gpu": _same_gpu(own, dense), "verdict": "" if leads is None else _verdict(leads)})
     table = pd.DataFrame(rows)
     return table.sort_values(["role", "kwh_mean", "trial"]).reset_index(drop=True)
 

@@ -85,7 +85,7 @@ def extend(
 ) -> None:
     """Continue a search, finished or not, with more trials; the sampler goes on from all that it knows."""
     with errors_as_lines():
-        from sbp_tune.study.launch import extend as run_extended
+        from sbp_tune.study.extend import extend as run_extended
 
         path = study_path(study, results)
         _conclude(path, run_extended(path, trials, address, cross_check))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
 import signal
@@ -67,26 +66,6 @@ def resume(path: Path, address: str | None = None, cross_checked: bool = False) 
         return go_on(stored_study(path), path, address, cross_checked)
 
 
-def extend(path: Path, trials: str, address: str | None = None, cross_checked: bool = False) -> Ending:
-    """Continues a study, finished or not, with more proposed trials: `trials` in all, or `+n` more.
-
-    The sampler goes on from all that is known, with other random numbers. InputError where that is no more than the
-    study has, or where its space has nothing left to propose.
-    """
-    stored_study(path)
-    with only_writer(path):
-        study = stored_study(path)
-        if study.file.confirm is not None:
-            raise InputError(f"{path}: a confirmation proposes no trials; `sbp-tune confirm` adds points and seeds")
-        document = copy.deepcopy(study.document)
-        document["search"]["trials"] = _more_trials(study, trials)
-        try:
-            extended = Study(document, study.source)
-        except InputError as error:  # a pure grid, say
-            raise InputError([f"--trials {trials}: {problem}" for problem in error.problems]) from error
-        return go_on(extended, path, address, cross_checked)
-
-
 def stored_study(path: Path) -> Study:
     """The study of a directory; InputError where it is none."""
     for needed in ("study.yaml", "study.db"):
@@ -112,18 +91,6 @@ def go_on(study: Study, path: Path, address: str | None, cross_checked: bool) ->
         concurrent = trials_at_a_time(study, ray_nodes())
         _store(study, path)
         return _run(study, path, concurrent, cross_checked)
-
-
-def _more_trials(study: Study, trials: str) -> int:
-    """What `search.trials` becomes."""
-    present = study.file.search.trials
-    number = trials.removeprefix("+")
-    if not number.isdecimal():
-        raise InputError(f"--trials: found {trials!r}; needs a whole number, in all as in 64, or more as in +32")
-    wanted = int(number) + (present if trials.startswith("+") else 0)
-    if wanted <= present:
-        raise InputError(f"--trials: found {trials}; the study has {present} already, needs more than that, or +N")
-    return wanted
 
 
 def _store(study: Study, path: Path) -> None:
