@@ -121,7 +121,7 @@ def confirmed_points(study: StudyResults, runs: pd.DataFrame) -> pd.DataFrame:
       over controls that a cheaper one beats, if only by luck: what bias that has is in favour of dense training).
     - vs_dense_...: the MEASURED less those of the full dense baseline with the same seed; that is the dense control
       of most epochs, of these the first, and `dense` names it.
-    - saving: 1 - kWh / kWh of the full dense baseline.
+    - kwh_change: kWh / kWh of the full dense baseline - 1: -0.2 saves a fifth.
 
     Also same_gpu: of the seeds with both, how many ran on the very GPU of their full dense baseline, NaN without GPUs;
     and verdict (empty for controls), by the test accuracy, or where there is none by the validation accuracy:
@@ -159,7 +159,7 @@ def confirmed_points(study: StudyResults, runs: pd.DataFrame) -> pd.DataFrame:
         values |= {f"lead_{name}": nothing if leads is None else leads[name] for name in ACCURACIES}
         others = {name: own[name] - dense[name] for name in MEASURED} if point != full else {}
         values |= {f"vs_dense_{name}": others.get(name, nothing) for name in MEASURED}
-        values["saving"] = 1 - own["kwh"] / dense["kwh"] if others else nothing
+        values["kwh_change"] = own["kwh"] / dense["kwh"] - 1 if others else nothing
         for name, numbers in values.items():
             row |= {f"{name}_{key}": value for key, value in interval(numbers)._asdict().items() if key != "n"}
         rows.append({**row, "same_gpu": _same_gpu(own, dense), "verdict": "" if leads is None else _verdict(leads)})

@@ -21,7 +21,7 @@ from sbp_tune.units import readable_metric
 NOTE = (
     f"Fresh seeds, the same ones for every point. Intervals are Student's t over seeds, {100 * COVERAGE:.0f} %, each "
     "for itself: of twenty points as good as dense training, one lies outside by chance. Lead: accuracy above dense "
-    "training of equal energy with the same seed, in percentage points; saved: energy of the full dense baseline."
+    "training of equal energy with the same seed, in percentage points; energy vs. full dense: with the same seed."
 )
 _HEADERS = dict(zip(MEASURED, ("test accuracy", "val. accuracy", "energy", "time"), strict=True))
 
@@ -33,10 +33,10 @@ def confirmed_table(points: pd.DataFrame) -> pd.DataFrame:
         name = one_line(point["estimator"])
         row = {"trial": point["trial"], "estimator": f"{name} (control)" if point["role"] == "control" else name}
         row |= {_HEADERS[metric]: with_interval(point, metric) for metric in MEASURED}
-        row |= {"lead": points_of(point, lead_of(point)), "saved": _share(point, "saving")}
+        row |= {"lead": points_of(point, lead_of(point)), "energy vs. full dense": _share(point, "kwh_change")}
         seeds = f"{point['seeds']}, {point['failed']} failed" if point["failed"] else str(point["seeds"])
-        rows.append({**row, "against dense": point["verdict"] or "–", "seeds": seeds})
-    columns = ["trial", "estimator", *_HEADERS.values(), "lead", "saved", "against dense", "seeds"]
+        rows.append({**row, "verdict": point["verdict"] or "–", "seeds": seeds})
+    columns = ["trial", "estimator", *_HEADERS.values(), "lead", "energy vs. full dense", "verdict", "seeds"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -67,11 +67,11 @@ def sentences(points: pd.DataFrame) -> list[str]:
         f"The surest lead has trial {best['trial']} ({one_line(best['estimator'])}): {points_of(best, lead)} "
         f"percentage points of {lead.removeprefix('lead_').replace('_', ' ')} with {best['seeds']} fresh seeds."
     )
-    if not math.isnan(best["saving_low"]):
+    if not math.isnan(best["kwh_change_low"]):
         change = points_of(best, lead.replace("lead", "vs_dense"))
         lines.append(
-            f"Against the full dense baseline (trial {best['dense']:.0f}) it saves {_share(best, 'saving')} of the "
-            f"energy and changes that accuracy by {change} points."
+            f"Against the full dense baseline (trial {best['dense']:.0f}): energy {_share(best, 'kwh_change')}, that "
+            f"accuracy {change} points."
         )
     return lines
 

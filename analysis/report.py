@@ -63,7 +63,7 @@ def _front(study: StudyResults) -> list[str]:
     shown = _trial_table(study, rows)
     confirmed = confirmed_table(read_confirmed(study)).set_index("trial")
     if len(confirmed):
-        for place, name in enumerate(("test accuracy", "lead", "against dense"), start=2):
+        for place, name in enumerate(("test accuracy", "lead", "verdict"), start=2):
             shown.insert(place, f"confirmed {name}", shown["trial"].map(confirmed[name]).fillna("–"))
     body = table(shown) if len(rows) else paragraph("No trial has finished.")
     return ["<h2>Pareto front</h2>", paragraph(note, "note"), body]

@@ -208,10 +208,10 @@ class Study:
         return all(parameter.domain.kind == "grid" for parameter in self.space.parameters)
 
     def _baseline_points(self) -> list[dict[str, Any]]:
+        if (confirm := self.file.confirm) is not None:
+            return [confirm.config_of(run) for run in confirm.runs]  # checked when its trial was proposed
         points, problems = [], []
-        confirm = self.file.confirm
-        fixed = self.file.baselines if confirm is None else [confirm.config_of(run) for run in confirm.runs]
-        for index, overrides in enumerate(fixed):
+        for index, overrides in enumerate(self.file.baselines):
             where = f"baselines.{index}"
             try:
                 points.append(check_point(self.space, overrides, self.source, where))
