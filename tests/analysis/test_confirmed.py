@@ -83,7 +83,7 @@ def test_lead_and_differences_are_paired_by_seed(study):
     assert row["test_accuracy_mean"] == pytest.approx(2.36 / 3)
     assert row["vs_dense_test_accuracy_mean"] == pytest.approx(-0.1 / 3)  # -.03, -.04, -.03
     assert row["vs_dense_kwh_mean"] == -1 and row["vs_dense_train_time_s_high"] == pytest.approx(-10)
-    assert row["saving_mean"] == pytest.approx(1 / 3) and row["saving_se"] == pytest.approx(0)
+    assert row["kwh_change_mean"] == pytest.approx(-1 / 3) and row["kwh_change_se"] == pytest.approx(0)
     assert math.isnan(row["same_gpu"])
 
 
@@ -150,7 +150,7 @@ def test_sentences_say_above_only_beyond_the_interval(study):
         "Of 2 confirmed sparse points: 1 above dense training of equal energy by more than the interval, 1 be" in text
     )
     assert "trial 2 (batch_slice): +1.67 (+0.23 to +3.10) percentage points of test accuracy with 3 fresh seeds" in text
-    assert "saves +33.3 % (+33.3 to +33.3) of the energy and changes that accuracy by -3.33 (-4.77 to -1.90)" in text
+    assert "(trial 0): energy -33.3 % (-33.3 to -33.3), that accuracy -3.33 (-4.77 to -1.90) points" in text
     del everything[2]
     text = " ".join(sentences(confirmed_points(study, runs_of(everything))))
     assert "No confirmed sparse point lies above dense training of equal energy by more than its interval." in text
@@ -203,10 +203,10 @@ def test_nothing_confirmed_changes_nothing(study):
 
 
 def test_the_terminal_table(confirmed):
-    console = Console(width=120, file=io.StringIO())
+    console = Console(width=160, file=io.StringIO())
     print_confirmed(confirmed, console, interrupted=False)
     text = " ".join(console.file.getvalue().split())
-    assert "batch_slice 78.67 ± 5.17 % 2.00 kWh ± 0.0 % +1.67 (+0.23 to +3.10) +33.3 %" in text and "above" in text
+    assert "batch_slice 78.67 ± 5.17 % 2.00 kWh ± 0.0 % +1.67 (+0.23 to +3.10) -33.3 %" in text and "above" in text
     assert "dense (control)" in text and "nan" not in text
 
 
