@@ -18,7 +18,7 @@ from analysis.confirmed import (
     read_confirmed,
     write_confirmed,
 )
-from analysis.confirmed_table import confirmed_table, print_confirmed, sentences
+from analysis.confirmed_table import confirmed_table, pairing, print_confirmed, sentences
 from analysis.figures import pareto_front_info, plot_front
 from analysis.report import write_report
 from sbp_tune.errors import InputError
@@ -84,7 +84,7 @@ def test_lead_and_differences_are_paired_by_seed(study):
     assert row["vs_dense_test_accuracy_mean"] == pytest.approx(-0.1 / 3)  # -.03, -.04, -.03
     assert row["vs_dense_kwh_mean"] == -1 and row["vs_dense_train_time_s_high"] == pytest.approx(-10)
     assert row["kwh_change_mean"] == pytest.approx(-1 / 3) and row["kwh_change_se"] == pytest.approx(0)
-    assert math.isnan(row["same_gpu"])
+    assert math.isnan(row["same_gpu"]) and "paired by seed alone" in pairing(row.to_frame().T)
 
 
 def test_seeds_move_together_so_pairing_sees_what_plain_means_do_not(study):
@@ -141,6 +141,11 @@ def test_same_gpu_counts_seeds(study):
     runs["gpu_uuid"] = ["A", "B", "A", *"AAA", "A", "A", "A"]
     table = confirmed_points(study, runs).set_index("trial")
     assert table["same_gpu"].to_dict() == {0: 3, 1: 2, 2: 2}
+    assert (
+        pairing(table)
+        == "2 runs had another GPU than their full dense baseline: their energies differ by the GPUs' too."
+    )
+    assert "Every run had the very GPU" in pairing(table[:1])
 
 
 def test_sentences_say_above_only_beyond_the_interval(study):
