@@ -26,8 +26,10 @@ from sbp_tune.memory import peak_memory_gb, reset_peak_memory
 from sbp_tune.optimizers import build_optimizer, lr_factor
 from sbp_tune.sparsity import sparsify
 from sbp_tune.trial_energy import OwnMeter, RunMeter, TrialEnergy
-from sbp_tune.vision import ClassificationMetrics, augment, build_model, load_dataset, normalize
+from sbp_tune.vision import ClassificationMetrics, augment, build_model, jitter, load_dataset, normalize, scaled
 from sbp_tune.vision.data import Split
+
+_MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class Training:
@@ -51,7 +53,8 @@ class Training:
         self._reseed("init")
         sample = self.data.train.images
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
-        self.model.to(self.device)
+        self._memory_format = _MEMORY_FORMATS[config.memory_format]
+        self.model.to(self.device).to(memory_format=self._memory_format)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -169,7 +172,7 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             batch = whole[self.sparsity.select(whole)]
-            x = augment(self._inputs(images[batch]), config.data.augment, augmenting)
+            x = self._inputs(images[batch], augmenting)
             y = labels[batch].to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
             with self._autocast():
@@ -211,8 +214,16 @@ class Training:
             metrics.update(logits.float(), labels.to(self.device))
         return metrics
 
-    def _inputs(self, images: Tensor) -> Tensor:
-        return normalize(images.to(self.device, non_blocking=True), self.data.mean, self.data.std)
+    def _inputs(self, images: Tensor, augmenting: torch.Generator | None = None) -> Tensor:
+        """What the model takes of uint8 images; augmented by a generator where one is given."""
+        how, inputs = self.config.data.augment, scaled(images.to(self.device, non_blocking=True))
+        if augmenting is not None:
+            inputs = jitter(inputs, how, augmenting)
+        if self.config.data.normalize == "standard":
+            inputs = normalize(inputs, self.data.mean, self.data.std)
+        if augmenting is not None:
+            inputs = augment(inputs, how, augmenting)
+        return inputs.contiguous(memory_format=self._memory_format)
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16

@@ -76,7 +76,7 @@ def _front_table(results: StudyResults, front: pd.DataFrame) -> Table:
 
 def _estimator(row: dict[Hashable, Any]) -> str:
     label = str(row.get("config.sparsity.estimator", ""))
-    return f"{label} (control)" if row["kind"] == "baseline" and label == "dense" else label
+    return f"{label} (control)" if label == "dense" else label
 
 
 def _cell(name: str, value: float) -> str:

@@ -22,6 +22,13 @@ def test_a_wasteful_control_does_not_lower_the_curve(build, controls):
     assert curve["val_accuracy"].tolist() == [0.80, 0.90, 0.90]
 
 
+def test_a_dense_trial_that_the_search_proposed_is_a_control_too(build, controls):
+    tuned = build.trial("dense", val_accuracy=0.95, kwh=2.0)
+    study = build.study(*controls, tuned, build.sparse(0.92, 2.0))
+    assert dense_curve(study)["val_accuracy"].tolist() == [0.80, 0.95, 0.95]
+    assert compare_with_dense(study)["verdict"].tolist() == ["not above"]
+
+
 @pytest.mark.parametrize(
     ("accuracy", "kwh", "verdict", "lead"),
     [

@@ -127,6 +127,25 @@ def test_bf16_trains():
     assert run(Training(config_of(precision="bf16", data={"name": "digits"})), 2)[-1]["val_accuracy"] > 0.5
 
 
+@pytest.mark.parametrize("estimator", ["dense", "mask", "channel_block"])
+def test_channels_last_changes_only_rounding_and_resumes(estimator):
+    config = {"sparsity": {"estimator": estimator, "p0": 0.5, "auto_dense": False}}
+    plain = run(Training(config_of(**config)), 2)
+    training = Training(config_of(**config, memory_format="channels_last"))
+    formats = []
+    training.model.register_forward_pre_hook(
+        lambda _, inputs: formats.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    rows = run(training, 1)
+    filters = [p for p in training.model.parameters() if p.dim() == 4]
+    assert all(formats) and all(p.is_contiguous(memory_format=torch.channels_last) for p in filters)
+    resumed = Training(config_of(**config, memory_format="channels_last"))
+    resumed.load_state_dict(copy.deepcopy(training.state_dict()))
+    rows += run(training, 1)
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in plain], rel=0.02)
+    assert losses(run(resumed, 1)) == losses(rows[1:])
+
+
 def test_the_test_split_gives_metrics_and_a_confusion_matrix():
     training = Training(config_of())
     run(training, 1)
