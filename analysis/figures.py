@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from analysis.confirmed import MEASURED, read_confirmed
+from analysis.confirmed_table import confirmed_table
 from analysis.energy_bill import COMPONENTS, EnergyBillInfo, energy_bill_info
 from analysis.pareto import front_mask, knee
 from analysis.text import escaped, one_line, shown
@@ -21,10 +23,12 @@ __all__ = ["EnergyBillInfo", "energy_bill_info", "pareto_front_info", "plot_ener
 
 # Okabe and Ito's palette, told apart with every kind of colour vision (jfly.uni-koeln.de/color). The
 # controls have vermillion to themselves; grey stands for black, which a dark page would swallow.
-_VERMILLION, _GREY = "#D55E00", "#7F7F7F"
+_VERMILLION, _GREY, _BLUE = "#D55E00", "#7F7F7F", "#0072B2"
 _ESTIMATOR_COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
 _ESTIMATOR_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "x", "hexagon")
 _COMPONENT_COLORS = {"gpu": "#009E73", "cpu": "#0072B2", "ram": "#E69F00", "rest": _GREY}
+
+_ROLES = {"control": "dense control", "point": "sparse"}  # of confirmed points
 
 _PARTS = ("kwh_gpu", "kwh_cpu", "kwh_ram")
 
@@ -37,7 +41,9 @@ class ParetoFrontInfo(NamedTuple):
 
     points: one row per complete or stopped trial with both values: trial, x, y, estimator, role
     ('control', 'trial' or 'stopped'), on_front (of all complete trials), on_curve (of the dense
-    controls alone), hover (plain text lines). knee: trial number, None without a front.
+    controls alone), hover (plain text lines). knee: trial number, None without a front. confirmed: one row
+    per confirmed point: trial, role ('control' or 'point'), x, x_half, y, y_half (half of the 95 % interval, NaN
+    with one seed), hover; empty where nothing, or neither metric, was confirmed.
     """
 
     x: str
@@ -45,6 +51,7 @@ class ParetoFrontInfo(NamedTuple):
     directions: tuple[str, str]
     points: pd.DataFrame
     knee: int | None
+    confirmed: pd.DataFrame
 
 
 def pareto_front_info(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> ParetoFrontInfo:
@@ -74,7 +81,8 @@ def pareto_front_info(study: StudyResults, x: str = "kwh", y: str = "val_accurac
     front = points[points["on_front"]]
     # accuracy first: a tie for the knee goes to the more accurate trial
     place = knee(front[["y", "x"]].to_numpy(dtype=float), directions[::-1]) if len(front) else None
-    return ParetoFrontInfo(x, y, directions, points, None if place is None else int(front["trial"].iloc[place]))
+    knee_trial = None if place is None else int(front["trial"].iloc[place])
+    return ParetoFrontInfo(x, y, directions, points, knee_trial, _confirmed(study, x, y))
 
 
 def plot_front(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> Figure:
@@ -85,8 +93,8 @@ def plot_front(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> 
     import plotly.graph_objects as go
 
     info = pareto_front_info(study, x, y)
-    points = info.points.sort_values("x")
-    x_axis, y_axis = axis_of(x, points["x"]), axis_of(y, points["y"])
+    points, confirmed = info.points.sort_values("x"), info.confirmed
+    x_axis, y_axis = (axis_of(name, pd.concat([points[k], confirmed[k]])) for name, k in ((x, "x"), (y, "y")))
     figure = go.Figure(layout=_layout(x_axis.title, y_axis.title))
 
     def add(rows: pd.DataFrame, name: str, **style: object) -> None:
@@ -120,7 +128,20 @@ def plot_front(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> 
         add(trials[trials["estimator"] == name], name, mode="markers", marker=marker)
     ring = {"symbol": "circle-open", "size": 20, "color": _GREY, "line": {"width": 2}}
     add(points[points["trial"] == info.knee], "knee", mode="markers", marker=ring)
-    if points.empty:
+    for role, color in {"control": _VERMILLION, "point": _BLUE}.items():
+        rows = confirmed[confirmed["role"] == role]
+        bars = {
+            f"error_{axis}": {
+                "array": rows[f"{axis}_half"] * scale.factor,
+                "color": color,
+                "thickness": 1.5,
+                "width": 4,
+            }
+            for axis, scale in (("x", x_axis), ("y", y_axis))
+        }
+        cross = {"symbol": "cross-thin", "size": 8, "line": {"width": 2, "color": color}}
+        add(rows, f"{_ROLES[role]}, confirmed (95 %)", mode="markers", marker=cross, **bars)
+    if points.empty and confirmed.empty:
         figure.add_annotation(text="No trial has finished with both values.", showarrow=False)
     return figure
 
@@ -146,6 +167,20 @@ def plot_energy_bill(study: StudyResults) -> Figure:
     if info.components.empty:
         figure.add_annotation(text="No energy was recorded.", showarrow=False)
     return figure
+
+
+def _confirmed(study: StudyResults, x: str, y: str) -> pd.DataFrame:
+    points = read_confirmed(study)
+    if points.empty or x not in MEASURED or y not in MEASURED:
+        return pd.DataFrame(columns=["trial", "role", "x", "x_half", "y", "y_half", "hover"])
+    columns: dict[str, Any] = {"trial": points["trial"], "role": points["role"]}
+    for axis, name in (("x", x), ("y", y)):
+        columns |= {axis: points[f"{name}_mean"], f"{axis}_half": points[f"{name}_high"] - points[f"{name}_mean"]}
+    texts = [
+        "\n".join([f"trial {row.pop('trial')}, confirmed", *(f"{name}: {value}" for name, value in row.items())])
+        for row in records(confirmed_table(points))
+    ]
+    return pd.DataFrame({**columns, "hover": texts}).dropna(subset=["x", "y"]).reset_index(drop=True)
 
 
 def escaped_lines(text: str) -> str:

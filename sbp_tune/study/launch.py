@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from sbp_tune.errors import InputError, SbpTuneError, StorageError
-from sbp_tune.files import write_text_atomic, yaml_text
+from sbp_tune.files import read_yaml, write_text_atomic, yaml_text
 from sbp_tune.study.duplicates import counts
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
@@ -74,30 +74,57 @@ def resume(
     Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
     left. The study's storage is told of every ending at once, and is never older than what ended.
     """
-    from sbp_tune.study.budget_keeper import BudgetKeeper
-
     check_directory(path)
     if others := [override for override in overrides if not override.startswith("budget.")]:
         again = (
             f"only budget.KEY can be set for a study that has begun; `sbp-tune search {path}/study.yaml` makes another"
         )
         raise InputError([f"--set {override}: {again}" for override in others])
-    study = load_study_file(path / "study.yaml", list(overrides))
-    with only_writer(path), _told_how_to_go_on(path):
-        mend(path)
-        _settle_ended(study, path)
-        trials = open_study(path).get_trials(deepcopy=False)
-        ended = sum(trial.state.is_finished() and counts(trial) for trial in trials)
-        if ended >= study.total_trials:
+    with only_writer(path):
+        return go_on(load_study_file(path / "study.yaml", list(overrides)), path, address, cross_checked)
+
+
+def stored_study(path: Path) -> Study:
+    """The study of a directory; InputError where it is none."""
+    check_directory(path)
+    return load_study_file(path / "study.yaml")
+
+
+def go_on(study: Study, path: Path, address: str | None, cross_checked: bool) -> Ending:
+    """Runs what is left of a study, as its only writer.
+
+    study: that of the directory, or it with more trials or another budget, which it then becomes.
+    """
+    from sbp_tune.study.budget_keeper import BudgetKeeper
+
+    with _told_how_to_go_on(path):
+        if ended_trials(study, path) >= study.total_trials:
             raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
         if why := BudgetKeeper(study, path).used_up():
             again = f"`sbp-tune resume {path} --set budget.KEY=VALUE` raises it"
             raise InputError(f"{path}: its budget is used up: {why}; {again}")
         check_on_this_machine(study, address)
-        if overrides:
-            write_text_atomic(path / "study.yaml", yaml_text(study.document))
         with connected_ray(address):
-            return _run(study, path, trials_at_a_time(study, ray_nodes()), cross_checked)
+            concurrent = trials_at_a_time(study, ray_nodes())
+            _store(study, path)
+            return _run(study, path, concurrent, cross_checked)
+
+
+def ended_trials(study: Study, path: Path) -> int:
+    """How many trials have ended, those included that a dying driver told nobody of. For the only writer."""
+    mend(path)
+    _settle_ended(study, path)
+    trials = open_study(path).get_trials(deepcopy=False)
+    return sum(trial.state.is_finished() and counts(trial) for trial in trials)
+
+
+def _store(study: Study, path: Path) -> None:
+    """Makes the directory's study this one. What study.yaml says, the storage follows, also after a crash between."""
+    from sbp_tune.study.searcher import enqueue_fixed_points
+
+    if read_yaml(path / "study.yaml") != study.document:
+        write_text_atomic(path / "study.yaml", yaml_text(study.document))
+    enqueue_fixed_points(open_study(path), study)
 
 
 def _create(study: Study, path: Path) -> None:
@@ -131,6 +158,7 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
     import ray.tune
 
     from sbp_tune.energy.node_actor import NodeLease
+    from sbp_tune.study.blocks import BlockSearcher
     from sbp_tune.study.budget_keeper import BudgetKeeper
     from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.progress import Progress
@@ -149,9 +177,11 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
-    recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials)
+    confirm = file.confirm
+    labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
+    recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials, labels)
     budget = BudgetKeeper(study, path, progress.say)
-    searcher = OptunaSearcher(study, path, budget.admits)
+    searcher = OptunaSearcher(study, path, budget.admits) if confirm is None else BlockSearcher(study, path, confirm)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}

@@ -60,7 +60,7 @@ class OptunaSearcher(Searcher):
             trial = next((t for t in unfinished if self._can_go_on(t)), None)
             if trial is None and self._is_complete(started):
                 return None if unfinished else str(Searcher.FINISHED)
-            number = self._optuna.ask().number if trial is None else trial.number
+            number = self._ask() if trial is None else trial.number
             config = self._config(number)
         answer = Verdict.START if self._admits is None else self._admits(trial_id, number, config)
         if answer is not Verdict.START:
@@ -89,6 +89,10 @@ class OptunaSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
+
+    def _ask(self) -> int:
+        """Number of a trial that has not begun."""
+        return self._optuna.ask().number
 
     def _can_go_on(self, trial: FrozenTrial) -> bool:
         """Whether an unfinished trial can begin its next attempt: none runs, and it is not to rest."""
@@ -166,12 +170,14 @@ def study_sampler(study: Study, started: int) -> optuna.samplers.BaseSampler:
 
 
 def enqueue_fixed_points(optuna_study: optuna.Study, study: Study) -> None:
-    """Baselines first, then the grid: once, when the study is made."""
-    for index, point in enumerate(study.baselines):
+    """Baselines first, then the grid, each once: what the storage has already is left alone."""
+    trials = [trial for trial in optuna_study.get_trials(deepcopy=False) if counts(trial)]
+    baselines = sum("baseline" in trial.user_attrs for trial in trials)
+    for index, point in list(enumerate(study.baselines))[baselines:]:
         optuna_study.enqueue_trial(study.space.optuna_parameters(point), {"baseline": index, "point": point})
     if study.grid != [{}]:
         repeats = study.proposed_trials // len(study.grid)
-        for point in study.grid * repeats:
+        for point in (study.grid * repeats)[len(trials) - baselines :]:
             optuna_study.enqueue_trial(study.space.optuna_parameters(point))
 
 

@@ -92,6 +92,11 @@ class Space:
         sizes = [len(parameter.domain.values_in_order() or ()) for parameter in self.parameters]
         return self._combinations(self.parameters) if 0 < math.prod(sizes) <= MOST_POINTS else None
 
+    def count(self) -> int | None:
+        """How many points there are; None for more than MOST_POINTS."""
+        points = self.points()
+        return None if points is None else sum(1 for _ in points)
+
     def endless(self) -> list[str]:
         """Keys of the parameters that can have any value between two."""
         return [parameter.key for parameter in self.parameters if parameter.domain.values_in_order() is None]

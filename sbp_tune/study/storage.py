@@ -148,6 +148,8 @@ def set_constraint(study: optuna.Study, number: int, key: str, value: float) -> 
     """Sets a constraint of such a trial, which is met if it is 0 or less: where `trial.set_constraint` puts it."""
     trial = study.get_trials(deepcopy=False)[number]
     study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{key}", value)
+
+
 def put_back(study: optuna.Study, number: int) -> None:
     """Makes a trial that was proposed and never started wait again, as it is; it is the first to be asked for."""
     trial = study.get_trials(deepcopy=False)[number]
