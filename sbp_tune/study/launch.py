@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from sbp_tune.errors import InputError, SbpTuneError, StorageError
 from sbp_tune.files import write_text_atomic, yaml_text
+from sbp_tune.study.duplicates import counts
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.ledger import ledger_folder
@@ -85,7 +86,8 @@ def resume(
     with only_writer(path), _told_how_to_go_on(path):
         mend(path)
         _settle_ended(study, path)
-        ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
+        trials = open_study(path).get_trials(deepcopy=False)
+        ended = sum(trial.state.is_finished() and counts(trial) for trial in trials)
         if ended >= study.total_trials:
             raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
         if why := BudgetKeeper(study, path).used_up():
@@ -147,14 +149,15 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
-    recorder, progress = Recorder(path, stop=interrupt), Progress(path, study.total_trials)
+    recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials)
     budget = BudgetKeeper(study, path, progress.say)
+    searcher = OptunaSearcher(study, path, budget.admits)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
         ),
         tune_config=ray.tune.TuneConfig(
-            search_alg=OptunaSearcher(study, path, budget.admits),
+            search_alg=searcher,
             scheduler=make_scheduler(study, path),
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
             max_concurrent_trials=concurrent,
@@ -187,6 +190,8 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
             budget.end()
     finally:
         progress.close()
+    if searcher.ended_early is not None:
+        problems.append(searcher.ended_early)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
     if isinstance(recorder.stopped_by, InputError):
@@ -236,24 +241,24 @@ def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:
 def _settle_ended(study: Study, path: Path) -> None:
     """Tells the storage of trials that were trained, or that the scheduler had stopped, just when the driver died."""
     from sbp_tune.study.scheduler import make_scheduler
-    from sbp_tune.study.searcher import settle
+    from sbp_tune.study.settle import settle
 
     storage, log, scheduler = open_study(path), read_rows(path), make_scheduler(study, path)
     stopped = scheduler.stopped if scheduler is not None else {}
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = merged_rows(log, attempts(trial))
         if rows and (rows[-1].get("fully_trained") or trial.number in stopped):
-            settle(storage, trial.number, rows[-1], study.objectives, study.file.search.tie)
+            settle(storage, trial.number, rows[-1], study)
 
 
 def _settle_stopped(study: Study, path: Path) -> None:
     """Tells the storage of trials that the budget stopped: Ray tells its searcher nothing of these."""
-    from sbp_tune.study.searcher import settle
+    from sbp_tune.study.settle import settle
 
     storage = open_study(path)
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if attempts(trial):
-            settle(storage, trial.number, None, study.objectives)
+            settle(storage, trial.number, None, study)
         else:  # proposed, and never started
             put_back(storage, trial.number)
 

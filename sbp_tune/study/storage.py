@@ -150,6 +150,12 @@ def put_back(study: optuna.Study, number: int) -> None:
     study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
 
+def set_constraint(study: optuna.Study, number: int, key: str, value: float) -> None:
+    """Sets a constraint of such a trial, which is met if it is 0 or less: where `trial.set_constraint` puts it."""
+    trial = study.get_trials(deepcopy=False)[number]
+    study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{key}", value)
+
+
 def attempts(trial: optuna.trial.FrozenTrial) -> list[str]:
     """Ray's trial ids under which a trial has run, oldest first."""
     return list(trial.user_attrs.get("attempts", []))
