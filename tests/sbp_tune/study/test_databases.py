@@ -1,10 +1,10 @@
 """Studies in a PostgreSQL and a MySQL server of the test's own, where their programs are installed."""
 
-import getpass
 import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -40,9 +40,10 @@ class Server:
 
     def __init__(self, user, programs):
         self.folder = Path(tempfile.mkdtemp(prefix="sbp-tune-db-"))  # short: sockets have short names
-        self.user = user if os.getuid() == 0 else getpass.getuser()
+        self.run_as = {}
         if os.getuid() == 0:
             account = pwd.getpwnam(user)
+            self.run_as = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.programs = programs
         with socket.socket() as probe:
@@ -51,16 +52,15 @@ class Server:
         self.process = None
 
     def command(self, program, *arguments):
-        switch = ["runuser", "-u", self.user, "--"] if os.getuid() == 0 else []
-        return [*switch, self.programs[program], *map(str, arguments)]
+        return [self.programs[program], *map(str, arguments)]
 
-    def call(self, program, *arguments, **options):
+    def call(self, program, *arguments):
         command = self.command(program, *arguments)
-        subprocess.run(command, check=True, capture_output=True, cwd=self.folder, text=True, **options)
+        subprocess.run(command, check=True, capture_output=True, cwd=self.folder, text=True, **self.run_as)
 
     def start(self):
         log = (self.folder / "log").open("ab")
-        self.process = subprocess.Popen(self.serve(), cwd=self.folder, stdout=log, stderr=log)
+        self.process = subprocess.Popen(self.serve(), cwd=self.folder, stdout=log, stderr=log, **self.run_as)
         for _ in range(600):
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -72,7 +72,7 @@ class Server:
 
     def stop(self):
         if self.process is not None:
-            self.process.terminate()  # runuser hands it on
+            self.process.send_signal(self.ending)
             self.process.wait()
             self.process = None
 
@@ -86,7 +86,7 @@ class Server:
 
 
 class Postgres(Server):
-    scheme, user_name = "postgresql", "postgres"
+    scheme, user_name, ending = "postgresql", "postgres", signal.SIGINT  # does not wait for its clients
 
     @staticmethod
     def found():
@@ -117,7 +117,7 @@ class Postgres(Server):
 
 
 class MySQL(Postgres):
-    scheme, user_name = "mysql", "mysql"
+    scheme, user_name, ending = "mysql", "mysql", signal.SIGTERM
 
     @staticmethod
     def found():
