@@ -258,7 +258,8 @@ def test_a_server_that_stops_under_a_search(server, database, tmp_path, ray_addr
     command = [sys.executable, "-m", "sbp_tune.cli", *arguments, "--address", ray_address]
     path = tmp_path / "far"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
-        begun = any("[3/12]" in line for line in driver.stdout)
+        complete = islice((line for line in driver.stdout if " complete " in line), 3)
+        begun = len(list(complete)) == 3
         server.stop()
         _, errors = driver.communicate()
     server.start_again()
