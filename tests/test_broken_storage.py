@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from itertools import islice
 
 import pytest
 from typer.testing import CliRunner
@@ -50,14 +51,15 @@ def disk(tmp_path):
 
 @pytest.fixture
 def broken(ray_address, tmp_path):
-    """broken(results, harm) -> (exit code, standard error) of a search that is harmed when 5 trials have ended."""
+    """broken(results, harm) -> (exit code, standard error) of a search that is harmed when 5 trials are complete."""
 
     def search(results, harm, *options):
         (tmp_path / "far.yaml").write_text(STUDY)
         arguments = ["search", str(tmp_path / "far.yaml"), "--simulate", "--results", str(results), *options]
         command = [sys.executable, "-c", DRIVER, *arguments, "--address", ray_address]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
-            assert any("[5/20]" in line for line in driver.stdout), driver.stderr.read()
+            complete = islice((line for line in driver.stdout if " complete " in line), 6)
+            assert len(list(complete)) == 6, driver.stderr.read()
             harm(results / "far")
             _, errors = driver.communicate()
         return driver.returncode, errors

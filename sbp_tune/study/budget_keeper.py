@@ -65,6 +65,9 @@ class BudgetKeeper(Stopper):
     def admits(self, trial_id: str, number: int, config: dict[str, Any]) -> Verdict:
         """Whether a trial may start now, under Ray's id; from START on it counts as running."""
         self._note_ended()
+        if number in self._running:  # its worker died, and it goes on
+            self._numbers[trial_id] = number
+            return Verdict.STOP if is_used_up(self._limits, self._used()) else Verdict.START
         if self._closed is None and (why := self._why_not(number, config)):
             self._close(f"{why}: no more trials are started")
         if self._closed is not None:

@@ -137,15 +137,15 @@ def _create(study: Study, path: Path) -> None:
         made.mkdir()
         write_text_atomic(made / "study.yaml", yaml_text(study.document))
         storage = create_study(made, study.file.name, study.objectives, {"versions": _versions()})
-        try:
-            with storage_errors(made):
+        with storage_errors(made):
+            try:
                 enqueue_fixed_points(storage, study)
-            made.rename(path)
-        except BaseException as error:
-            drop_study(storage)  # a database would keep it
-            if isinstance(error, OSError):  # somebody made it since we looked
-                raise _exists(path) from error
-            raise
+                made.rename(path)
+            except BaseException as error:
+                drop_study(storage)  # a database would keep it
+                if isinstance(error, OSError):  # somebody made it since we looked
+                    raise _exists(path) from error
+                raise
 
 
 def _exists(path: Path) -> InputError:

@@ -64,7 +64,8 @@ class OptunaSearcher(Searcher):
             config = self._config(number)
         answer = Verdict.START if self._admits is None else self._admits(trial_id, number, config)
         if answer is not Verdict.START:
-            return None if answer is Verdict.WAIT else str(Searcher.FINISHED)
+            goes_on = answer is Verdict.WAIT or any(self._mine & set(attempts(trial)) for trial in unfinished)
+            return None if goes_on else str(Searcher.FINISHED)
         before = attempts(self._optuna.get_trials(deepcopy=False)[number])
         checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])

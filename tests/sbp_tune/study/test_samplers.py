@@ -13,6 +13,7 @@ from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml
 from sbp_tune.study.file import Study
+from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.samplers import GP_TRIALS, SAMPLERS, make_sampler, resolved_sampler
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
 from sbp_tune.study.storage import create_study, open_study
@@ -266,3 +267,10 @@ def test_bad_input(space, search, problem):
     with pytest.raises(InputError) as error:
         Study(parse_yaml(f"{space}\nsearch: {search}", "s.yaml"), "s.yaml")
     assert len(error.value.problems) == 1 and problem in str(error.value)
+
+
+def test_a_sampler_of_the_users_is_looked_for_before_anything_starts():
+    text = f"{FLAT}\nsimulate: {{}}\nsearch: {{sampler: 'not_there:Sampler'}}"
+    with pytest.raises(InputError) as error:
+        check_on_this_machine(Study(parse_yaml(text, "s.yaml"), "s.yaml"), None)
+    assert str(error.value).startswith("s.yaml: search.sampler: found 'not_there:Sampler'; not_there cannot be")
