@@ -93,9 +93,20 @@ class Slow(OnFakeGpus):
 
 
 class Deadly(OnFakeGpus):
-    """Kills its own process, as a full memory would, in the second epoch of each attempt of the trial of seed 1."""
+    """Kills its own process after the second epoch of each attempt of the trial of seed 1."""
 
     def step(self) -> dict[str, Any]:
-        if self._given["seed"] == 1 and self.iteration == 1:
+        row = super().step()
+        if self._given["seed"] == 1 and self.iteration == 1 and self._kills(self._given["lease"]["attempt"]):
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().step()
+        return row
+
+    def _kills(self, attempt: int) -> bool:
+        return True
+
+
+class DeadlyOnce(Deadly):
+    """Likewise, in the first attempt."""
+
+    def _kills(self, attempt: int) -> bool:
+        return attempt == 0
