@@ -88,7 +88,7 @@ def test_the_amount_of_work_is_what_takes_so_long(clock):
     assert amount == pytest.approx(200, rel=0.1)
 
 
-def test_the_spread_is_of_the_measured_energy_first(counters, library, clock, nvml, uuids, meter, monkeypatch):
+def test_the_spread_is_of_the_measured_energy_first(library, clock, nvml, uuids, meter, monkeypatch):
     monkeypatch.setattr(calibrate, "EnergyMeter", meter)
     watts = iter((70.0, 66.0, 68.0))
 
@@ -97,11 +97,25 @@ def test_the_spread_is_of_the_measured_energy_first(counters, library, clock, nv
         library.loaded, library.gpus[0].power_w = clock(), next(watts)
         clock.advance(10)
 
-    first, *others = spread(work, 3, counters, [uuids[0]])
+    first, *others = spread(work, 3, [uuids[0]])
     assert first.quantity == "GPU energy (J)" and first.values == pytest.approx((700, 660, 680))
     assert first.cv == pytest.approx(statistics.stdev((70, 66, 68)) / 68)
     assert [one.quantity for one in others] == ["Modelled energy (J)", "CPU time (s)", "Wall time (s)"]
     assert others[-1].cv == pytest.approx(0)
+
+
+def test_the_spread_of_a_run_without_gpu_is_of_its_processors_counter(clock, meter, rapl, monkeypatch):
+    rapl.zone("intel-rapl:0", "package-0")
+    monkeypatch.setattr(calibrate, "EnergyMeter", lambda gpus: meter(gpus=gpus, powercap=rapl.root))
+    watts = iter((100.0, 110.0))
+
+    def work():
+        clock.advance(10)
+        rapl.use("intel-rapl:0", 10 * next(watts))
+
+    first, second, *_ = spread(work, 2)
+    assert first.quantity == "CPU energy (J)" and first.values == pytest.approx((1000, 1100))
+    assert second.quantity == "Modelled energy (J)" and second.values == pytest.approx((30, 30))  # the memory
 
 
 def test_a_short_calibration_of_this_machine(tmp_path):
