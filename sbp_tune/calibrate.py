@@ -220,6 +220,10 @@ def sentences(found: Calibration) -> list[str]:
     ]
     if first.quantity.startswith("Modelled"):
         lines.append("Nothing is measured here: the energy is modelled, so this is the spread of CPU time and memory.")
+    gpus_w = [one.idle_w for one in found.devices if one.name not in (CPU, DRAM) and one.idle_w is not None]
+    if gpus_w:
+        idle_w = f"energy: {{gpu_idle_w: {statistics.fmean(gpus_w):.3g}}}"
+        lines.append(f"For trials that share a GPU, a study file says `{idle_w}`: what it draws idle goes by fraction.")
     if found.busy_cores > 0.2:
         lines.append(f"The machine was not idle: {found.busy_cores:.1f} cores were busy; these figures are too high.")
     return lines

@@ -150,6 +150,19 @@ def test_a_budget_stops_trials_and_their_energy_counts(search, folder):
 
 
 @pytest.mark.slow
+def test_a_trial_that_the_scheduler_stops_is_billed_to_its_end_and_not_until_its_process_is_used_again(search, folder):
+    path = folder / "hopeless"
+    one_by_one = ("resources.cpu=2", "config.seed={grid: [0, 1]}")
+    search("hopeless", "trainable=fake_gpus:Hopeless", *one_by_one, "search={scheduler: asha, grace_period: 1}")
+    bill, trials = settled(path)
+    assert trials["error"].tolist() == ["val_accuracy is nan"] * 2
+    reused = float((ledger_folder(path) / "reused").read_text())
+    [attempt] = bill.trials["0"].attempts
+    assert attempt.reason == "stopped" and list(attempt.epochs) == [1]
+    assert attempt.ended < reused
+
+
+@pytest.mark.slow
 def test_a_killed_worker_is_billed_until_it_died(search, folder):
     path, killed = folder / "worker", []
 

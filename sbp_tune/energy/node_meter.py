@@ -136,6 +136,13 @@ class NodeMeter:
                 self._record(snapshot)
                 self._forget(lease)
 
+    def close_attempt(self, trial: str, attempt: int, reason: Reason) -> None:
+        """What is open of one attempt of a trial ends now: for who does not know the name of its lease."""
+        with self._lock:
+            for lease, living in list(self._leases.items()):
+                if (living.opened.trial, living.opened.attempt) == (trial, attempt):
+                    self.close(lease, reason)
+
     @property
     def leases(self) -> list[str]:
         """Those that are open."""
@@ -284,7 +291,7 @@ def _ledger(folder: Path, inventory: Inventory) -> tuple[LedgerWriter, Iterable[
 def _inventory(node: str, counters: MachineCounters, now: float) -> Inventory:
     machine = counters.inventory
     gpus = {
-        uuid: GpuInfo(part.name, part.limit_w, part.source, part.uncertainty, update_s=part.update_s)
+        uuid: GpuInfo(part.name, part.limit_w, part.source, part.uncertainty, machine.gpu_idle_w, part.update_s)
         for uuid, part in machine.gpus.items()
     }
     return Inventory(
