@@ -117,6 +117,9 @@ def test_gpus_held_alone_are_billed_whole(search, folder):
         assert min(abs(watts - power) / power for power in WATTS) < 0.01
     assert (trials["kwh_gpu"] > 0).all() and trials["kwh_gpu_source"].eq("counter").all()
     assert bill.driver.kwh > 0 and bill.idle.components["gpu"].kwh > 0
+    leases = [record for record in read_ledger(ledger_folder(folder / "exclusive")) if isinstance(record, LeaseOpened)]
+    workers = {lease.pid for lease in leases if lease.trial is not None}
+    assert len([lease for lease in leases if lease.trial is None and lease.pid in workers]) == 3  # setting up
     assert meters(folder / "exclusive") == []
 
 
