@@ -41,6 +41,7 @@ def test_setting_up_is_the_searchs_and_comes_before_the_trials_lease(trainable, 
     assert bill.trials["0"].epochs == {1: pytest.approx(row["kwh"])}
 
 
+@pytest.mark.slow
 def test_setting_up_that_fails_says_why_and_its_lease_ends(trainable, tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("no checkpoint can be read")
