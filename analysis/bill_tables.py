@@ -17,7 +17,7 @@ from sbp_tune.units import readable_energy, readable_metric
 LINE_NAMES = {
     "trials": "trials",
     "idle": "idle hardware",
-    "driver": "search driver",
+    "driver": "search, set-up",
     "other": "other processes",
     "machine": "= machines",
 }

@@ -91,7 +91,7 @@ def calibration(
         work, load, gpus = _work()
         say(f"warming up for {seconds:g} s on {load}, then {repeats} identical runs")
         amount = amount_of(work, seconds)
-        spreads = spread(lambda: work(amount), repeats, counters, gpus)
+        spreads = spread(lambda: work(amount), repeats, gpus)
     finally:
         if repeater is not None:
             repeater.stop()
@@ -144,25 +144,18 @@ def amount_of(work: Callable[[int], None], seconds: float, clock: Callable[[], f
     return amount
 
 
-def spread(
-    work: Callable[[], None], repeats: int, counters: MachineCounters, gpus: Sequence[object] = ()
-) -> list[Spread]:
+def spread(work: Callable[[], None], repeats: int, gpus: Sequence[object] = ()) -> list[Spread]:
     """Does the same work again and again, and tells how far its numbers lie apart; measured energy first."""
     runs = []
     for _ in range(repeats):
-        before = counters.read()
         with EnergyMeter(gpus=gpus) as meter:
             work()
-        reading, machine = meter.read(), counters.inventory.joules(before, counters.read())
+        reading = meter.read()
+        measured = {name: part.kwh for name, part in reading.components.items() if part.source in MEASURED}
         modelled = [part.kwh for part in reading.components.values() if part.kwh and part.source == "model"]
-        gpu_kwh = reading.kwh_gpu
-        run = {
-            "GPU energy (J)": None if gpu_kwh is None else gpu_kwh * JOULES_PER_KWH,
-            "CPU energy (J)": machine[CPU] if counters.inventory.cpu.source in MEASURED else None,
-            "Modelled energy (J)": math.fsum(modelled) * JOULES_PER_KWH or None,
-            "CPU time (s)": reading.cpu_seconds,
-            "Wall time (s)": reading.seconds,
-        }
+        kwh = {"GPU": measured.get("gpu"), "CPU": measured.get("cpu"), "Modelled": math.fsum(modelled) or None}
+        run = {f"{name} energy (J)": None if value is None else value * JOULES_PER_KWH for name, value in kwh.items()}
+        run |= {"CPU time (s)": reading.cpu_seconds, "Wall time (s)": reading.seconds}
         runs.append({name: value for name, value in run.items() if value is not None})
     names = [name for name in runs[0] if all(name in run for run in runs)]
     return [_spread(name, [run[name] for run in runs]) for name in names]
@@ -227,6 +220,10 @@ def sentences(found: Calibration) -> list[str]:
     ]
     if first.quantity.startswith("Modelled"):
         lines.append("Nothing is measured here: the energy is modelled, so this is the spread of CPU time and memory.")
+    gpus_w = [one.idle_w for one in found.devices if one.name not in (CPU, DRAM) and one.idle_w is not None]
+    if gpus_w:
+        idle_w = f"energy: {{gpu_idle_w: {statistics.fmean(gpus_w):.3g}}}"
+        lines.append(f"For trials that share a GPU, a study file says `{idle_w}`: what it draws idle goes by fraction.")
     if found.busy_cores > 0.2:
         lines.append(f"The machine was not idle: {found.busy_cores:.1f} cores were busy; these figures are too high.")
     return lines

@@ -138,6 +138,9 @@ class EnergyConfig(Section):
     cpu_idle_w: float = Field(0.74, ge=0, description="W of an idle logical core; a run is billed the cores it holds")
     cpu_busy_w: float = Field(2.76, ge=0, description="W more of a busy logical core")
     ram_w_per_gb: float = Field(0.392, ge=0, description="W per GB of resident memory")
+    gpu_idle_w: float | None = Field(
+        None, ge=0, description="W of an idle GPU, by `doctor --calibrate`; it only divides a GPU that trials share"
+    )
 
     @property
     def place(self) -> dict[str, str | None]:

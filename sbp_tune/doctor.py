@@ -122,7 +122,7 @@ def summary(facts: dict[str, Any]) -> str:
     modelled, by_rapl = facts["modelled"], facts["measured_by_rapl"]
     if not modelled and not by_rapl:
         return f"On this machine {gpu}, which hold CPU and RAM too: the whole module is measured."
-    rapl = f"; a search measures {_names(by_rapl)} energy by RAPL (`train` models it)" if by_rapl else ""
+    rapl = f"; {_names(by_rapl)} energy will be measured by RAPL" if by_rapl else ""
     rest = f"; {_names(modelled)} energy will be modelled: {', '.join(modelled.values())}" if modelled else ""
     return f"On this machine {gpu}{rapl}{rest}."
 

@@ -25,7 +25,7 @@ from sbp_tune.errors import DataError, InputError, SbpTuneError
 from sbp_tune.memory import peak_memory_gb, reset_peak_memory
 from sbp_tune.optimizers import build_optimizer, lr_factor
 from sbp_tune.sparsity import sparsify
-from sbp_tune.trial_energy import OwnMeter, RunMeter, TrialEnergy
+from sbp_tune.trial_energy import RunMeter, TrialEnergy
 from sbp_tune.vision import ClassificationMetrics, augment, build_model, jitter, load_dataset, normalize, scaled
 from sbp_tune.vision.data import Split
 
@@ -241,7 +241,7 @@ class Training:
             torch.cuda.synchronize(self.device)
 
     def _own_meter(self, gpus: list[str]) -> RunMeter:
-        return OwnMeter(EnergyMeter.from_config(self.config.energy, gpus=gpus, cpus=self.config.cpu_threads))
+        return EnergyMeter.from_config(self.config.energy, gpus=gpus, cpus=self.config.cpu_threads)
 
     def _gpu_uuids(self) -> list[str]:
         return [nvml_uuid(torch.cuda.get_device_properties(self.device).uuid)] if self._on_gpu else []

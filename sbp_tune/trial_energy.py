@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from sbp_tune.config import EnergyConfig
-from sbp_tune.energy import EnergyMeter, Reading
+from sbp_tune.energy import Reading
 from sbp_tune.energy.carbon import co2_kg
 from sbp_tune.energy.records import Reason
 
@@ -16,7 +16,7 @@ _COMPONENTS = ("gpu", "cpu", "ram")
 
 
 class RunMeter(Protocol):
-    """Meters one run: on its own, or by the one meter of a node that several runs share."""
+    """Meters one run: on its own (`EnergyMeter`), or by the one meter of a node that several share (`NodeLease`)."""
 
     def start(self, epoch: int) -> None:
         """Begins, with a run that has finished so many epochs in earlier attempts."""
@@ -24,24 +24,8 @@ class RunMeter(Protocol):
     def mark(self, epoch: int) -> Reading:
         """So many epochs have ended; the energy since `start`."""
 
-    def stop(self, reason: Reason) -> None:
+    def stop(self, reason: Reason) -> object:
         """Ends."""
-
-
-class OwnMeter:
-    """A run that meters itself, as long as it shares no GPU."""
-
-    def __init__(self, meter: EnergyMeter) -> None:
-        self._meter = meter
-
-    def start(self, epoch: int) -> None:
-        self._meter.start()
-
-    def mark(self, epoch: int) -> Reading:
-        return self._meter.read()
-
-    def stop(self, reason: Reason) -> None:
-        self._meter.stop()
 
 
 class TrialEnergy:

@@ -116,6 +116,9 @@ def test_gpus_held_alone_are_billed_whole(search, folder):
         assert min(abs(watts - power) / power for power in WATTS) < 0.01
     assert (trials["kwh_gpu"] > 0).all() and trials["kwh_gpu_source"].eq("counter").all()
     assert bill.driver.kwh > 0 and bill.idle.components["gpu"].kwh > 0
+    leases = [record for record in read_ledger(ledger_folder(folder / "exclusive")) if isinstance(record, LeaseOpened)]
+    workers = {lease.pid for lease in leases if lease.trial is not None}
+    assert len([lease for lease in leases if lease.trial is None and lease.pid in workers]) == 3  # setting up
     assert meters(folder / "exclusive") == []
 
 
@@ -143,7 +146,8 @@ def test_a_budget_stops_trials_and_their_energy_counts(search, folder):
     result = search("budget", "budget.kwh=1e-12", "config.epochs=50")
     assert result.exit_code == 1
     bill, trials = settled(folder / "budget")
-    assert set(trials["state"]) == {"stopped"} and (trials["kwh"] > 0).all()
+    begun = trials.loc[[int(number) for number in bill.trials]]  # one may be stopped before its first epoch
+    assert set(trials["state"]) == {"stopped"} and len(begun) > 0 and (begun["kwh"] > 0).all()
     assert {attempt.reason for trial in bill.trials.values() for attempt in trial.attempts} == {"stopped"}
     assert meters(folder / "budget") == []
 
@@ -163,6 +167,19 @@ def test_a_trial_whose_worker_is_killed_goes_on_and_nothing_is_lost_or_counted_t
     assert bill.trials["1"].kwh_wasted == pytest.approx(first.kwh - first.checkpoints[1])
     assert bill.trials["1"].kwh == pytest.approx(first.kwh + second.kwh)
     assert "trial 1 dense will go on, its worker died: ActorDiedError" in result.output
+
+
+@pytest.mark.slow
+def test_a_trial_that_the_scheduler_stops_is_billed_to_its_end_and_not_until_its_process_is_used_again(search, folder):
+    path = folder / "hopeless"
+    one_by_one = ("resources.cpu=2", "config.seed={grid: [0, 1]}")
+    search("hopeless", "trainable=fake_gpus:Hopeless", *one_by_one, "search={scheduler: asha, grace_period: 1}")
+    bill, trials = settled(path)
+    assert trials["error"].tolist() == ["val_accuracy is nan"] * 2
+    reused = float((ledger_folder(path) / "reused").read_text())
+    [attempt] = bill.trials["0"].attempts
+    assert attempt.reason == "stopped" and list(attempt.epochs) == [1]
+    assert attempt.ended < reused
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,11 @@ class SparseBackprop(ray.tune.Trainable):
         if self._training is None:
             given = {key: value for key, value in self._given.items() if key not in _BESIDE}
             config = TrainConfig.model_validate(given)
-            self._training = Training(config, self._lease(config) if "lease" in self._given else None)
-            state = newest_whole(self._given.get("resume_from", []), self._read)
-            if state is not None:
-                self._training.load_state_dict(state)
+            with self._setting_up(config):
+                self._training = Training(config, self._lease(config) if "lease" in self._given else None)
+                state = newest_whole(self._given.get("resume_from", []), self._read)
+                if state is not None:
+                    self._training.load_state_dict(state)
         return self._training
 
     def step(self) -> dict[str, Any]:
@@ -68,7 +69,8 @@ class SparseBackprop(ray.tune.Trainable):
                 row |= self.training.test()[0]
         except BaseException:
             with suppress(SbpTuneError):  # a meter that fails as well must not hide why
-                self.training.close("failed")
+                if self._training is not None:
+                    self._training.close("failed")
             raise
         return row | {"done": self.training.finished}
 
@@ -91,6 +93,22 @@ class SparseBackprop(ray.tune.Trainable):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    @contextmanager
+    def _setting_up(self, config: TrainConfig) -> Iterator[None]:
+        """Bills the block to the search, as what a search needs: a trial's kWh are those of its epochs."""
+        if "lease" not in self._given:
+            yield
+            return
+        lease = NodeLease(Path(self._given["lease"]["folder"]), None, 0, config.energy, {}, 0)
+        lease.start()
+        try:
+            yield
+        except BaseException:
+            with suppress(SbpTuneError):  # as above
+                lease.stop("failed")
+            raise
+        lease.stop("finished")
 
     def _lease(self, config: TrainConfig) -> Callable[[list[str]], NodeLease]:
         """Metering by the node's meter: several trials share the machine."""

@@ -126,9 +126,10 @@ class TrialBill(Line):
 class Bill:
     """Everything: the trials, the driver, other processes and what was idle sum to the machine.
 
-    trials: by trial; driver: leases without a trial; idle: GPUs, cores and memory that nobody held; other: work and
-    memory of processes outside all leases; machine: all nodes, as read; not_measured: devices in none of these
-    numbers; seconds: with readings, summed over nodes; gaps: when nobody metered; warnings: one line each.
+    trials: by trial; driver: leases without a trial, of the search and of setting trials up; idle: GPUs, cores and
+    memory that nobody held; other: work and memory of processes outside all leases; machine: all nodes, as read;
+    not_measured: devices in none of these numbers; seconds: with readings, summed over nodes; gaps: when nobody
+    metered; warnings: one line each.
     """
 
     trials: dict[str, TrialBill]

@@ -6,7 +6,8 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from sbp_tune.energy.counters.machine import MachineCounters
 
 # Environment variable for counters of one's own (a lab's power meter, a test's fake GPUs): `module:function`, called
-# with cpu_idle_w, cpu_busy_w and ram_w_per_gb in the meter's process; it returns MachineCounters, or their like.
+# with cpu_idle_w, cpu_busy_w, ram_w_per_gb and gpu_idle_w in the meter's process; it returns MachineCounters, or their
+# like.
 COUNTERS = "SBP_TUNE_COUNTERS"
 ANSWER_S = 120.0  # the first answer waits for a process to start, on a machine that is busy with trials
 STOP_S = 15.0
@@ -99,19 +101,19 @@ class NodeLease:
                 raise MeterError(f"the energy meter of this node cannot be reached: {_last_line(error)}") from error
 
 
+def end_attempt(folder: Path, trial: str, attempt: int) -> None:
+    """Asks the meters of a study to end the lease of a trial that was stopped, on whatever node; waits for none."""
+    for actor in _node_actors(folder):
+        actor.close_attempt.remote(trial, attempt, "stopped")
+
+
 def stop_meters(folder: Path) -> list[str]:
     """Ends the meters of a study on all nodes, each after a last snapshot; what went wrong with it, a line each."""
     import ray
     from ray.exceptions import RayError
 
     problems = []
-    for found in ray.util.list_named_actors(all_namespaces=True):
-        if found["namespace"] != _NAMESPACE or not found["name"].startswith(_prefix(folder)):
-            continue
-        try:
-            actor = ray.get_actor(found["name"], _NAMESPACE)
-        except ValueError:  # its node is gone, and it with it
-            continue
+    for actor in _node_actors(folder):
         try:
             ray.get(actor.stop.remote(), timeout=STOP_S)
         except RayError as error:
@@ -149,6 +151,19 @@ def _node_actor(folder: Path, config: EnergyConfig) -> Any:
     }
     counters = os.environ.get(COUNTERS)
     return ray.remote(_Meter).options(**options).remote(str(folder), node, config.model_dump(), counters, IDLE_S)
+
+
+def _node_actors(folder: Path) -> Iterator[Any]:
+    """The meters of a study on all nodes that there are."""
+    import ray
+
+    for found in ray.util.list_named_actors(all_namespaces=True):
+        if found["namespace"] == _NAMESPACE and found["name"].startswith(_prefix(folder)):
+            try:
+                actor = ray.get_actor(found["name"], _NAMESPACE)
+            except ValueError:  # its node is gone, and it with it
+                continue
+            yield actor
 
 
 def _prefix(folder: Path) -> str:
@@ -190,13 +205,17 @@ class _Meter:
     def close(self, lease: str, reason: Reason) -> None:
         self._meter.close(lease, reason)
 
+    def close_attempt(self, trial: str, attempt: int, reason: Reason) -> None:
+        with suppress(SbpTuneError):  # nobody waits for this; a meter that has failed says so to all who do
+            self._meter.close_attempt(trial, attempt, reason)
+
     def stop(self) -> None:
         self._meter.stop()
 
 
 def _counters(name: str | None, config: dict[str, Any]) -> MachineCounters:
     """What a meter reads: this machine, or what the function `module:function` makes of the coefficients."""
-    coefficients = {key: config[key] for key in ("cpu_idle_w", "cpu_busy_w", "ram_w_per_gb")}
+    coefficients = {key: config[key] for key in ("cpu_idle_w", "cpu_busy_w", "ram_w_per_gb", "gpu_idle_w")}
     if name is None:
         from sbp_tune.energy.counters.machine import MachineCounters
 

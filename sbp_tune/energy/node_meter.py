@@ -11,15 +11,15 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sbp_tune.energy.attribution import Attribution
 from sbp_tune.energy.bill import Bill
 from sbp_tune.energy.counters.gpu import UPDATE_PERIOD_S
 from sbp_tune.energy.counters.machine import MachineCounters, MachineReading
-from sbp_tune.energy.ledger import LedgerWriter, read_ledger
 from sbp_tune.energy.process import ProcessTree
 from sbp_tune.energy.reading import Reading
 from sbp_tune.energy.records import (
@@ -35,6 +35,9 @@ from sbp_tune.energy.records import (
 )
 from sbp_tune.energy.repeater import Repeater
 from sbp_tune.errors import SbpTuneError
+
+if TYPE_CHECKING:
+    from sbp_tune.energy.ledger import LedgerWriter
 
 SNAPSHOT_PERIOD_S = 1.0
 MEMORY_PERIOD_S = 5.0
@@ -65,10 +68,11 @@ class NodeMeter:
         self._seen = -math.inf  # when the last snapshot was taken
         self._failure: SbpTuneError | None = None
         self._inventory = _inventory(node, self._counters, clock())
-        self._ledger = None if folder is None else LedgerWriter(folder, self._inventory)
-        # Read back with what the writer has just put there: an earlier meter's records, and the gap since.
-        # What is damaged there is left to those who read the bill.
-        for record in [self._inventory] if folder is None else read_ledger(folder, damage=[], node=node):
+        self._ledger: LedgerWriter | None = None
+        records: Iterable[Record] = [self._inventory]
+        if folder is not None:
+            self._ledger, records = _ledger(folder, self._inventory)
+        for record in records:
             self._attribution.add(record)
             if isinstance(record, Snapshot):
                 self._seen = record.time
@@ -115,10 +119,11 @@ class NodeMeter:
             return self._reading(lease)
 
     def read(self, lease: str) -> Reading:
-        """What an open lease has used until now."""
+        """What a lease has used until now, or until it ended."""
         with self._lock:
-            self._check(lease)
-            self._record(self._snapshot())
+            self._check()
+            if lease in self._leases:
+                self._record(self._snapshot())
             return self._reading(lease)
 
     def close(self, lease: str, reason: Reason) -> None:
@@ -130,6 +135,13 @@ class NodeMeter:
                 self._record(LeaseClosed(lease, snapshot.time, reason))
                 self._record(snapshot)
                 self._forget(lease)
+
+    def close_attempt(self, trial: str, attempt: int, reason: Reason) -> None:
+        """What is open of one attempt of a trial ends now: for who does not know the name of its lease."""
+        with self._lock:
+            for lease, living in list(self._leases.items()):
+                if (living.opened.trial, living.opened.attempt) == (trial, attempt):
+                    self.close(lease, reason)
 
     @property
     def leases(self) -> list[str]:
@@ -217,8 +229,8 @@ class NodeMeter:
         del self._leases[lease]
 
     def _reading(self, lease: str) -> Reading:
-        line = self._attribution.attempt(lease)
-        return Reading(line.components, line.seconds, line.cpu_seconds, None, self._leases[lease].busy_s)
+        line, living = self._attribution.attempt(lease), self._leases.get(lease)
+        return Reading(line.components, line.seconds, line.cpu_seconds, None, living.busy_s if living else None)
 
     def _check(self, lease: str | None = None) -> None:
         if self._failure is not None:
@@ -266,10 +278,20 @@ def _since(first: Mapping[str, float | None], last: Mapping[str, float | None], 
     return None if before is None or after is None else after - before
 
 
+def _ledger(folder: Path, inventory: Inventory) -> tuple[LedgerWriter, Iterable[Record]]:
+    """The node's ledger, to go on with, and what is in it."""
+    from sbp_tune.energy.ledger import LedgerWriter, read_ledger  # its lock takes longer to import than the meter
+
+    writer = LedgerWriter(folder, inventory)
+    # Read back with what the writer has just put there: an earlier meter's records, and the gap since.
+    # What is damaged there is left to those who read the bill.
+    return writer, read_ledger(folder, damage=[], node=inventory.node)
+
+
 def _inventory(node: str, counters: MachineCounters, now: float) -> Inventory:
     machine = counters.inventory
     gpus = {
-        uuid: GpuInfo(part.name, part.limit_w, part.source, part.uncertainty, update_s=part.update_s)
+        uuid: GpuInfo(part.name, part.limit_w, part.source, part.uncertainty, machine.gpu_idle_w, part.update_s)
         for uuid, part in machine.gpus.items()
     }
     return Inventory(

@@ -129,7 +129,7 @@ class Snapshot:
 class LeaseOpened:
     """A trial takes its share of the node, in a lease of its own for each attempt.
 
-    lease: never used again; trial: None for the search's own driver; gpus: fraction of each, above 0 to 1; cpus:
+    lease: never used again; trial: None for what is the search's own; gpus: fraction of each, above 0 to 1; cpus:
     reserved cores; continued_epoch: epochs finished in the checkpoint it continues from, 0 for a fresh start.
     """
 

@@ -161,12 +161,14 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
     from sbp_tune.study.blocks import BlockSearcher
     from sbp_tune.study.budget_keeper import BudgetKeeper
     from sbp_tune.study.cross_check import cross_check
+    from sbp_tune.study.leases import LeaseEnder
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.recorder import Recorder
     from sbp_tune.study.scheduler import make_scheduler
     from sbp_tune.study.searcher import OptunaSearcher
 
     file, interrupted = study.file, False
+    metered = file.simulate is None  # what a simulation itself uses is no part of what it is about
 
     def interrupt(*_: Any) -> None:
         # Ray stops after the present step on SIGUSR1 as on its own SIGINT, but does not say afterwards
@@ -197,19 +199,19 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         run_config=ray.tune.RunConfig(
             name="ray",
             storage_path=str(path.resolve()),
-            callbacks=[recorder, progress],
+            callbacks=[recorder, progress, *([LeaseEnder()] if metered else [])],
             stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
             verbose=0,
         ),
     )
-    node, metered = ray.get_runtime_context().get_node_id(), file.simulate is None
+    node = ray.get_runtime_context().get_node_id()
     problems: list[str] = []
     try:
         with _signals(interrupt):
             budget.begin()
-            if metered:  # what a simulation itself uses is no part of what it is about
+            if metered:
                 lease.start()
             try:
                 with cross_check(path, file.energy, node) if cross_checked and metered else nullcontext():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,3 +112,13 @@ class DeadlyOnce(Deadly):
 
     def _kills(self, attempt: int) -> bool:
         return attempt == 0
+class Hopeless(OnFakeGpus):
+    """Stopped by the scheduler after its first epoch; it writes down when its process was about to be used again."""
+
+    def step(self) -> dict[str, Any]:
+        return super().step() | {"val_accuracy": math.nan}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        time.sleep(2)
+        Path(new_config["lease"]["folder"], "reused").write_text(str(time.monotonic()))
+        return super().reset_config(new_config)

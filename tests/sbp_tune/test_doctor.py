@@ -86,7 +86,7 @@ def test_what_rapl_measures_is_not_said_to_be_modelled(dram, tmp_path):
     assert facts["measured_by_rapl"] == (["cpu", "ram"] if dram else ["cpu"])
     assert list(facts["modelled"]) == ([] if dram else ["ram"])
     text = shown(facts)
-    assert f"a search measures {'CPU and RAM' if dram else 'CPU'} energy by RAPL" in text
+    assert f"{'CPU and RAM' if dram else 'CPU'} energy will be measured by RAPL" in text
     assert ("RAM energy will be modelled: 0.392 W/GB." in text) is not dram
 
 

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pandas as pd
 import pytest
@@ -6,6 +7,8 @@ import torch
 
 from sbp_tune import train_run as module
 from sbp_tune.config import TrainConfig, load_config
+from sbp_tune.energy import EnergyMeter
+from sbp_tune.energy.counters.rapl import Zone
 from sbp_tune.errors import InputError
 from sbp_tune.train_run import train_run
 
@@ -21,6 +24,19 @@ def test_it_leaves_model_metrics_and_config(tmp_path):
     assert len(pd.read_csv(tmp_path / "run" / "epochs.csv")) == 3
     assert len(torch.load(tmp_path / "run" / "model.pt", weights_only=True)) > 4
     assert 0 < result["test_accuracy"] <= 1 and len(result["confusion"]) == 10
+
+
+def test_it_reads_rapl_where_it_is_readable(tmp_path, monkeypatch):
+    zone = tmp_path / "powercap" / "intel-rapl:0"
+    zone.mkdir(parents=True)
+    (zone / "name").write_text("package-0\n")
+    (zone / "max_energy_range_uj").write_text("262143328850\n")
+    monkeypatch.setattr(Zone, "energy_uj", lambda zone: int(50e6 * time.monotonic()))  # 50 W
+    monkeypatch.setitem(EnergyMeter.__init__.__kwdefaults__, "powercap", zone.parent)
+    result = train_run(CONFIG.model_copy(update={"epochs": 1}), tmp_path / "run")
+    assert (result["kwh_cpu_source"], result["kwh_ram_source"]) == ("counter", "model")
+    assert 0 < result["kwh_cpu"] * 3.6e6 <= 50 * result["train_time_s"]
+    assert result["kwh_measured_share"] == pytest.approx(result["kwh_cpu"] / result["kwh"])
 
 
 def test_an_existing_run_is_not_written_over(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from sbp_tune.config import EnergyConfig
 from sbp_tune.energy import Component, EnergyMeter, Reading
-from sbp_tune.trial_energy import OwnMeter, TrialEnergy
+from sbp_tune.trial_energy import TrialEnergy
 
 
 def burn(count=200_000):
@@ -10,7 +10,7 @@ def burn(count=200_000):
 
 
 def energy_of(meter=None, synchronize=lambda: None, **values):
-    return TrialEnergy(EnergyConfig(**values), meter or OwnMeter(EnergyMeter(cpus=1)), synchronize)
+    return TrialEnergy(EnergyConfig(**values), meter or EnergyMeter(cpus=1), synchronize)
 
 
 class Told:

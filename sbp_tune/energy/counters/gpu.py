@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sbp_tune.energy.counters.part import Part, unmeasured
 from sbp_tune.energy.counters.plausible import Plausible
@@ -49,13 +49,10 @@ class GpuEnergy:
     readings that cannot be true.
     """
 
-    includes_host = False
-
     def __init__(self, uuid: str, nvml: Nvml, now: float) -> None:
         self.uuid = uuid
         self.source = energy_source(uuid, nvml)
         self._nvml = nvml
-        self._start = now
         self._counter_start = 0.0
         if self.source == "none":
             return
@@ -89,16 +86,6 @@ class GpuEnergy:
         """What the counter read at the start, J since the driver was loaded; 0 where power is summed up."""
         return self._counter_start
 
-    def utilization(self) -> float | None:
-        """Part of the time in which a kernel ran, 0 to 1; None where that cannot be read, as on MIG."""
-        return None if self.source == "none" else self._nvml.utilization(self.uuid)
-
-    def uncertainty(self, now: float) -> float | None:
-        """Relative uncertainty: of the board, and of one update of the counter at the edges of the window."""
-        if self.source == "none":
-            return None
-        return min(1.0, _board_uncertainty(self.source) + UPDATE_PERIOD_S / max(now - self._start, UPDATE_PERIOD_S))
-
     def _counter(self) -> float:
         return self._still_there(self._nvml.total_energy_j(self.uuid))
 
@@ -114,19 +101,25 @@ class GpuEnergy:
 class NvidiaGpus:
     """The `Counter` of all GPUs of a machine, by UUID: one object for one node, whoever uses the GPUs.
 
-    A GPU that fails fails alone, and for good: a lost or implausible GPU must not cost the others their energy.
+    nvml: None for no GPU; only: UUIDs, instead of all, and then SbpTuneError for one that is not on this machine. A
+    GPU that fails fails alone, and for good: a lost or implausible GPU must not cost the others their energy.
     """
 
-    def __init__(self, nvml: Nvml, now: float) -> None:
+    def __init__(self, nvml: Nvml | None, now: float, only: Sequence[str] | None = None) -> None:
         self.parts: dict[str, Part] = {}
+        self.sampled = False
         self._nvml = nvml
         self._gpus: dict[str, GpuEnergy] = {}
         self._failures: dict[str, SbpTuneError] = {}
-        for uuid in nvml.uuids():
+        if nvml is None:
+            return
+        for uuid in nvml.uuids() if only is None else only:
             try:
                 self.parts[uuid] = _part(uuid, nvml)
                 self._gpus[uuid] = GpuEnergy(uuid, nvml, now)
             except SbpTuneError as error:  # lost before we came
+                if only is not None:
+                    raise
                 self.parts[uuid] = unmeasured("GPU", _BOUNDARY, str(error))
         self.sampled = any(part.source == "integrated" for part in self.parts.values())
 
@@ -153,30 +146,27 @@ class NvidiaGpus:
 
     def utilization(self, uuid: str) -> float | None:
         """Part of the time in which a kernel ran, 0 to 1; None where that cannot be read."""
-        return self._quietly(uuid, self._nvml.utilization)
+        return self._quietly(uuid, Nvml.utilization)
 
     def power_w(self, uuid: str) -> float | None:
         """Power now, W, also of a GPU that has a counter; None where that cannot be read."""
-        return self._quietly(uuid, self._nvml.power_w)
+        return self._quietly(uuid, Nvml.power_w)
 
-    def _quietly(self, uuid: str, query: Callable[[str], float | None]) -> float | None:
+    def _quietly(self, uuid: str, query: Callable[[Nvml, str], float | None]) -> float | None:
         """A reading that is no energy: a GPU that fails is left to `joules` to report."""
-        if self.parts[uuid].source == "none" or uuid in self._failures:
+        if self._nvml is None or self.parts[uuid].source == "none" or uuid in self._failures:
             return None
         try:
-            return query(uuid)
+            return query(self._nvml, uuid)
         except SbpTuneError:
             return None
 
 
 def _part(uuid: str, nvml: Nvml) -> Part:
-    name, limit_w = nvml.name(uuid), nvml.power_limit_w(uuid)
-    if reason := why_none(uuid, nvml):
-        return unmeasured(name, _BOUNDARY, reason)
-    source = energy_source(uuid, nvml)
-    reason = "no energy counter: it needs Volta or newer" if source == "integrated" else None
-    return Part(name, source, _board_uncertainty(source), _BOUNDARY, limit_w, UPDATE_PERIOD_S, reason)
-
-
-def _board_uncertainty(source: Source) -> float:
-    return COUNTER_UNCERTAINTY if source == "counter" else INTEGRATED_UNCERTAINTY
+    if reason := why_none(uuid, nvml):  # also of what NVML does not list: a MIG instance, or any without a driver
+        return unmeasured(nvml.name(uuid) if uuid in nvml.uuids() else f"GPU {uuid}", _BOUNDARY, reason)
+    name, limit_w, source = nvml.name(uuid), nvml.power_limit_w(uuid), energy_source(uuid, nvml)
+    counted = source == "counter"
+    reason = None if counted else "no energy counter: it needs Volta or newer"
+    uncertainty = COUNTER_UNCERTAINTY if counted else INTEGRATED_UNCERTAINTY
+    return Part(name, source, uncertainty, _BOUNDARY, limit_w, UPDATE_PERIOD_S, reason)

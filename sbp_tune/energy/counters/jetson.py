@@ -158,35 +158,6 @@ class Jetson:
                 self.parts[inside] = Part(board.name, "none", None, inside, reason=reason, included_in=gpu)
 
 
-class JetsonGpu:
-    """The GPU of a Jetson for a meter of single GPUs; as `GpuEnergy`.
-
-    includes_host: whether the number holds processor and memory too, which then must not be modelled on top.
-    """
-
-    source: Literal["integrated"] = "integrated"
-
-    def __init__(self, jetson: Jetson, now: float) -> None:
-        self._jetson, self._start = jetson, now
-        self.includes_host = any(part.included_in for part in jetson.parts.values())
-
-    def sample(self, now: float) -> None:
-        """Reads all rails once."""
-        self._jetson.sample(now)
-
-    def joules(self, now: float) -> float | None:
-        """Energy since the start, J."""
-        return self._jetson.joules(GPU, now)
-
-    def utilization(self) -> float | None:
-        """None: NVML does not say it on a Jetson."""
-        return None
-
-    def uncertainty(self, now: float) -> float | None:
-        """Relative uncertainty: of the rails, and of one sample at the edges of the window."""
-        return min(1.0, RAIL_UNCERTAINTY + SAMPLE_PERIOD_S / max(now - self._start, SAMPLE_PERIOD_S))
-
-
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()

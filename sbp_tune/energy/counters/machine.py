@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class MachineInventory:
     """What is in a machine, and how each part's energy is known.
 
     gpus: by UUID, those without source too; cpu, dram: with source `model`, the coefficients apply (see `models`);
-    cpus: logical cores; ram_gb: installed memory, GB; not_measured: lines on hardware that nothing here reads.
+    cpus: logical cores; ram_gb: installed memory, GB; gpu_idle_w: W of any of the GPUs at rest, where known, to divide
+    a shared one by; not_measured: lines on hardware that nothing here reads.
     """
 
     gpus: dict[str, Part]
@@ -36,6 +37,7 @@ class MachineInventory:
     cpu_idle_w: float
     cpu_busy_w: float
     ram_w_per_gb: float
+    gpu_idle_w: float | None = None
     not_measured: tuple[str, ...] = ()
 
     def joules(self, first: MachineReading, last: MachineReading) -> dict[str, float | None]:
@@ -76,10 +78,11 @@ class MachineReading:
 class MachineCounters:
     """Reads everything that a machine can tell about its energy. Methods may be called from any thread.
 
-    The three coefficients: see `models`, used where no counter is; the rest: for tests. sampled: whether `sample`
-    must be called every `UPDATE_PERIOD_S` because power has to be summed up; without, `read` once a second is
-    enough, and at most a minute may pass between two. A part that fails is None from then on and named in
-    `failures`; the others go on.
+    The three coefficients: see `models`, used where no counter is; gpu_idle_w: see `MachineInventory`; gpus: UUIDs of
+    those to read, by default all, and with none of them NVML is not opened; the rest: for tests. sampled: whether
+    `sample` must be called every `UPDATE_PERIOD_S` because power has to be summed up; without, `read` once a second is
+    enough, and at most a minute may pass between two. A part that fails is None from then on and named in `failures`;
+    the others go on.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class MachineCounters:
         cpu_idle_w: float = CPU_IDLE_W,
         cpu_busy_w: float = CPU_BUSY_W,
         ram_w_per_gb: float = RAM_W_PER_GB,
+        gpu_idle_w: float | None = None,
+        gpus: Sequence[str] | None = None,
         nvml: Nvml | None = None,
         powercap: Path = POWERCAP,
         hwmon: Path = HWMON,
@@ -95,10 +100,10 @@ class MachineCounters:
         drm: Path = DRM,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        nvml = nvml or system_nvml()
         self._clock, self._lock = clock, threading.Lock()
         now = clock()
-        self._nvidia = NvidiaGpus(nvml, now)
+        wanted = gpus is None or len(gpus) > 0
+        self._nvidia = NvidiaGpus((nvml or system_nvml()) if wanted else None, now, gpus)
         # A Jetson's only GPU has a UUID where NVML lists it, but no energy there.
         silent = [uuid for uuid, part in self._nvidia.parts.items() if part.source == "none"]
         jetson = Jetson(now, hwmon, gpu=silent[0] if silent else GPU)
@@ -116,6 +121,7 @@ class MachineCounters:
             cpu_idle_w,
             cpu_busy_w,
             ram_w_per_gb,
+            gpu_idle_w,
             (*not_measured(drm), *([jetson.reason] if jetson.reason else [])),
         )
         self._power: dict[str, Integral | None] = {uuid: Integral(now, 0.0) for uuid in self._nvidia.parts}

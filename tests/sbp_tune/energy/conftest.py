@@ -1,16 +1,18 @@
-"""Four fake T4s behind pynvml's own functions and errors, a clock that moves when told, and a meter on both."""
+"""Four fake T4s behind pynvml's own functions and errors, RAPL zones, a clock that moves when told; meters on them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pynvml
 import pytest
 
 from sbp_tune.energy import EnergyMeter
-from sbp_tune.energy import meter as meter_module
+from sbp_tune.energy import node_meter as node_meter_module
+from sbp_tune.energy.counters import machine as machine_module
 from sbp_tune.energy.nvml import Nvml
 
 # As nvidia-smi prints them. The second and third share a prefix; the first is hurt by lstrip("MIG-") (CodeCarbon).
@@ -112,6 +114,53 @@ class FakeTree:
     def memory_gb(self) -> float:
         return 8.0
 
+    def alive(self) -> bool:
+        return True
+
+
+class FakeHost:
+    """A machine on which `busy` cores work, one of them for FakeTree, by the fake clock; change it before a meter."""
+
+    cpus, ram_gb = os.cpu_count() or 1, 64.0
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock, self.busy = clock, 1.0
+
+    def busy_s(self) -> float:
+        return self.busy * self.clock()
+
+    def used_gb(self) -> float:
+        return 10.0
+
+
+SPAN_UJ = 262_143_328_850
+
+
+class FakeRapl:
+    """Zones as Linux lists them in /sys/class/powercap: flat, and those inside a package also inside its folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def zone(self, folder: str, name: str, uj: int = 1_000_000, span_uj: int = SPAN_UJ) -> Path:
+        parent, _, _ = folder.rpartition(":")
+        path = self.root / (f"{parent}/{folder}" if folder.count(":") == 2 else folder)
+        path.mkdir(parents=True)
+        (path / "name").write_text(f"{name}\n")
+        (path / "energy_uj").write_text(f"{uj}\n")
+        (path / "max_energy_range_uj").write_text(f"{span_uj}\n")
+        if path.parent != self.root:
+            (self.root / folder).symlink_to(path)
+        (self.root / folder.partition(":")[0]).mkdir(exist_ok=True)  # the interface itself
+        return path
+
+    def use(self, folder: str, joules: float) -> None:
+        """Adds to a zone's counter, which starts again after its range."""
+        path = self.root / folder
+        span = int((path / "max_energy_range_uj").read_text())
+        raw = (int((path / "energy_uj").read_text()) + round(joules * 1e6)) % span
+        (path / "energy_uj").write_text(f"{raw}\n")
+
 
 @pytest.fixture
 def clock() -> FakeClock:
@@ -134,8 +183,24 @@ def uuids() -> list[str]:
 
 
 @pytest.fixture
-def meter(clock: FakeClock, nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> Callable[..., EnergyMeter]:
-    monkeypatch.setattr(meter_module, "ProcessTree", lambda pid: FakeTree(clock))
+def host(clock: FakeClock) -> FakeHost:
+    return FakeHost(clock)
+
+
+@pytest.fixture
+def rapl(tmp_path: Path) -> FakeRapl:
+    (tmp_path / "powercap").mkdir()
+    return FakeRapl(tmp_path / "powercap")
+
+
+@pytest.fixture
+def meter(
+    clock: FakeClock, nvml: Nvml, host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., EnergyMeter]:
+    """make(): a meter of FakeTree on FakeHost with four T4s, and without RAPL."""
+    monkeypatch.setattr(node_meter_module, "ProcessTree", lambda pid, **options: FakeTree(clock))
+    monkeypatch.setattr(machine_module, "Host", lambda proc: host)
+    none = {"powercap": tmp_path / "none", "hwmon": tmp_path / "none"}
     # 10 W for the idle machine, 6 W more for each busy core
     coefficients = {"cpu_idle_w": 10 / (os.cpu_count() or 1), "cpu_busy_w": 6, "ram_w_per_gb": 0.375}
-    return lambda **options: EnergyMeter(**{"nvml": nvml, "clock": clock} | coefficients | options)
+    return lambda **options: EnergyMeter(**{"nvml": nvml, "clock": clock} | none | coefficients | options)

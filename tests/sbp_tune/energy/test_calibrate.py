@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import statistics
@@ -10,7 +11,19 @@ import pytest
 from rich.console import Console
 
 from sbp_tune import calibrate
-from sbp_tune.calibrate import amount_of, calibration, cv_interval, idle, repeats_needed, spread, update_period
+from sbp_tune.calibrate import (
+    Calibration,
+    Spread,
+    amount_of,
+    calibration,
+    cv_interval,
+    idle,
+    repeats_needed,
+    sentences,
+    spread,
+    update_period,
+)
+from sbp_tune.config import EnergyConfig
 from sbp_tune.energy.counters.machine import MachineCounters
 
 # Runs per arm that find 2, 5 and 10 % with 80 % power at alpha 0.05, from the table of the energy notes.
@@ -88,7 +101,7 @@ def test_the_amount_of_work_is_what_takes_so_long(clock):
     assert amount == pytest.approx(200, rel=0.1)
 
 
-def test_the_spread_is_of_the_measured_energy_first(counters, library, clock, nvml, uuids, meter, monkeypatch):
+def test_the_spread_is_of_the_measured_energy_first(library, clock, nvml, uuids, meter, monkeypatch):
     monkeypatch.setattr(calibrate, "EnergyMeter", meter)
     watts = iter((70.0, 66.0, 68.0))
 
@@ -97,11 +110,36 @@ def test_the_spread_is_of_the_measured_energy_first(counters, library, clock, nv
         library.loaded, library.gpus[0].power_w = clock(), next(watts)
         clock.advance(10)
 
-    first, *others = spread(work, 3, counters, [uuids[0]])
+    first, *others = spread(work, 3, [uuids[0]])
     assert first.quantity == "GPU energy (J)" and first.values == pytest.approx((700, 660, 680))
     assert first.cv == pytest.approx(statistics.stdev((70, 66, 68)) / 68)
     assert [one.quantity for one in others] == ["Modelled energy (J)", "CPU time (s)", "Wall time (s)"]
     assert others[-1].cv == pytest.approx(0)
+
+
+def test_the_spread_of_a_run_without_gpu_is_of_its_processors_counter(clock, meter, rapl, monkeypatch):
+    rapl.zone("intel-rapl:0", "package-0")
+    monkeypatch.setattr(calibrate, "EnergyMeter", lambda gpus: meter(gpus=gpus, powercap=rapl.root))
+    watts = iter((100.0, 110.0))
+
+    def work():
+        clock.advance(10)
+        rapl.use("intel-rapl:0", 10 * next(watts))
+
+    first, second, *_ = spread(work, 2)
+    assert first.quantity == "CPU energy (J)" and first.values == pytest.approx((1000, 1100))
+    assert second.quantity == "Modelled energy (J)" and second.values == pytest.approx((30, 30))  # the memory
+
+
+def test_the_idle_power_of_gpus_is_what_a_study_file_wants(counters, clock):
+    devices, _ = idle(counters, 30, sleep=clock.advance)
+    runs = Spread("GPU energy (J)", (1.0, 1.0), 0.0)
+    found = Calibration(30.0, tuple(devices), 0.1, "Tesla T4", (runs,), 2, (0.0, 0.0), (2, 2))
+    [line] = [line for line in sentences(found) if "share a GPU" in line]
+    assert "`energy: {gpu_idle_w: 47.5}`" in line
+    assert EnergyConfig(gpu_idle_w=47.5).gpu_idle_w == 47.5
+    without = dataclasses.replace(found, devices=tuple(device for device in devices if device.name in ("cpu", "dram")))
+    assert not any("share a GPU" in line for line in sentences(without))
 
 
 def test_a_short_calibration_of_this_machine(tmp_path):

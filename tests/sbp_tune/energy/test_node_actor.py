@@ -11,7 +11,7 @@ import ray
 
 from sbp_tune.config import EnergyConfig
 from sbp_tune.energy import node_actor
-from sbp_tune.energy.node_actor import NodeLease, stop_meters
+from sbp_tune.energy.node_actor import NodeLease, end_attempt, stop_meters
 from sbp_tune.errors import SbpTuneError
 from sbp_tune.study.ledger import study_bill
 
@@ -58,6 +58,22 @@ def test_leases_of_a_node_have_one_meter_and_it_ends_with_the_study(lease, tmp_p
         "1": "stopped",
     }
     assert bill.trials["0"].epochs[1] == pytest.approx(told.kwh)
+
+
+def test_whoever_stops_a_trial_ends_its_lease_and_no_other(lease, tmp_path):
+    stopped, other = lease("0"), lease("1")
+    stopped.start()
+    other.start()
+    end_attempt(tmp_path / "energy", "0", 0)
+    other.mark(1)  # calls of one process come in order
+    with pytest.raises(SbpTuneError, match=r"lease 0-0-\w+ has ended"):
+        stopped.mark(1)
+    stopped.stop("finished")
+    bill, problems = study_bill(tmp_path)
+    assert problems == () and bill.trials["0"].attempts[0].reason == "stopped"
+    assert bill.trials["1"].attempts[0].reason is None
+    end_attempt(tmp_path / "another study", "1", 0)
+    other.mark(2)
 
 
 @pytest.mark.parametrize("death", ["SIGKILL", "restarted by Ray", "gone for good"])

@@ -72,9 +72,9 @@ def machine(tmp_path, nvml, clock, monkeypatch):
 
         def make(self, **options):
             folders = {name: tmp_path / name for name in ("powercap", "hwmon", "drm")}
-            counters = MachineCounters(
-                nvml=nvml, clock=clock, cpu_idle_w=1, cpu_busy_w=5, ram_w_per_gb=0.375, **folders
-            )
+            coefficients = {"cpu_idle_w": 1, "cpu_busy_w": 5, "ram_w_per_gb": 0.375}
+            coefficients["gpu_idle_w"] = options.pop("gpu_idle_w", None)
+            counters = MachineCounters(nvml=nvml, clock=clock, **coefficients, **folders)
             folder = options.pop("folder", self.folder)
             started.append(NodeMeter("n", folder, counters, period=3600, clock=clock, **options))
             return started[-1]
@@ -181,11 +181,29 @@ def test_a_call_that_is_repeated_changes_nothing(machine, clock):
     assert machine.bill().trials["0"].seconds == 20
 
 
+def test_an_attempt_is_ended_without_the_name_of_its_lease(machine, clock):
+    meter = machine.make()
+    meter.open("a", "0", pid=1, cpus=1)
+    meter.open("b", "0", attempt=1, pid=2, cpus=1)
+    meter.open("c", "1", pid=3, cpus=1)
+    clock.advance(10)
+    for _ in range(2):
+        meter.close_attempt("0", 0, "stopped")
+    meter.close_attempt("7", 0, "stopped")
+    assert meter.leases == ["b", "c"]
+    clock.advance(10)
+    meter.close("a", "finished")  # it has ended
+    [first, second] = meter.bill().trials["0"].attempts
+    assert meter.bill() == machine.bill()
+    assert (first.reason, first.seconds, second.reason, second.seconds) == ("stopped", 10, None, 20)
+
+
 def test_an_unknown_lease_and_one_that_ended_are_lines(machine):
     meter = machine.make()
-    for call in (meter.read, lambda lease: meter.mark(lease, 1, True)):
-        with pytest.raises(SbpTuneError, match="lease x has ended"):
-            call("x")
+    with pytest.raises(SbpTuneError, match="lease x has ended"):
+        meter.mark("x", 1, True)
+    with pytest.raises(SbpTuneError, match="lease x is not in the ledger"):
+        meter.read("x")
     with pytest.raises(SbpTuneError, match="process 99 does not exist"):
         meter.open("a", "0", pid=99)
     meter.close("x", "stopped")
@@ -222,6 +240,19 @@ def test_a_shared_gpu_is_flagged(machine, clock, uuids):
     assert machine.bill() == bill
 
 
+@pytest.mark.parametrize(("gpu_idle_w", "watts"), [(None, 70), (20, 0.25 * 20 + 50), (90, 0.25 * 70)])
+def test_what_a_shared_gpu_draws_idle_goes_by_fraction(machine, clock, uuids, gpu_idle_w, watts):
+    meter = machine.make(gpu_idle_w=gpu_idle_w)
+    meter.open("a", "0", pid=1, gpus={uuids[0]: 0.25})
+    meter.open("b", "1", pid=2, gpus={uuids[1]: 1.0})
+    clock.advance(10)
+    bill = meter.bill()
+    assert bill.trials["0"].components["gpu"].kwh * KWH == pytest.approx(10 * watts)
+    assert bill.trials["1"].components["gpu"].kwh * KWH == pytest.approx(10 * 60)  # held alone: whole
+    assert bill.idle.components["gpu"].kwh * KWH == pytest.approx(10 * (70 - watts + 50 + 10))
+    assert machine.bill() == bill
+
+
 def test_a_restart_goes_on_with_the_living_and_doubles_nothing(machine, clock, uuids):
     meter = machine.make()
     meter.open("a", "0", pid=1, gpus={uuids[0]: 1.0}, cpus=1)
@@ -237,7 +268,8 @@ def test_a_restart_goes_on_with_the_living_and_doubles_nothing(machine, clock, u
     again = machine.make()
     assert len(records_of(machine.folder, Gap)) == 1
     with pytest.raises(SbpTuneError, match="lease b has ended"):
-        again.read("b")
+        again.mark("b", 2, True)
+    assert again.read("b").components == before["b"].components
     clock.advance(10)
     machine.processes[1].cpu_s = 75
     after = again.mark("a", 2, True)

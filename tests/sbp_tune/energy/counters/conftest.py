@@ -1,38 +1,10 @@
-"""Synthetic sysfs: a powercap folder of RAPL zones, and the hwmon folders of Jetsons."""
+"""Synthetic sysfs: the hwmon folders of Jetsons."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
-SPAN_UJ = 262_143_328_850
-
-
-class FakeRapl:
-    """Zones as Linux lists them in /sys/class/powercap: flat, and those inside a package also inside its folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def zone(self, folder: str, name: str, uj: int = 1_000_000, span_uj: int = SPAN_UJ) -> Path:
-        parent, _, _ = folder.rpartition(":")
-        path = self.root / (f"{parent}/{folder}" if folder.count(":") == 2 else folder)
-        path.mkdir(parents=True)
-        (path / "name").write_text(f"{name}\n")
-        (path / "energy_uj").write_text(f"{uj}\n")
-        (path / "max_energy_range_uj").write_text(f"{span_uj}\n")
-        if path.parent != self.root:
-            (self.root / folder).symlink_to(path)
-        (self.root / folder.partition(":")[0]).mkdir(exist_ok=True)  # the interface itself
-        return path
-
-    def use(self, folder: str, joules: float) -> None:
-        """Adds to a zone's counter, which starts again after its range."""
-        path = self.root / folder
-        span = int((path / "max_energy_range_uj").read_text())
-        raw = (int((path / "energy_uj").read_text()) + round(joules * 1e6)) % span
-        (path / "energy_uj").write_text(f"{raw}\n")
 
 
 class FakeHwmon:
@@ -74,12 +46,6 @@ class FakeHwmon:
     def channel(self, label: str, kind: str) -> Path:
         (path,) = [p for p in self.root.glob("hwmon[1-9]/in?_label") if p.read_text().strip() == label]
         return path.with_name(f"{kind}{path.name[2]}_input")
-
-
-@pytest.fixture
-def rapl(tmp_path: Path) -> FakeRapl:
-    (tmp_path / "powercap").mkdir()
-    return FakeRapl(tmp_path / "powercap")
 
 
 @pytest.fixture

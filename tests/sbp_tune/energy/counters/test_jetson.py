@@ -129,7 +129,8 @@ def test_a_meter_measures_a_jetson_that_nvml_is_silent_about(listed, meter, cloc
     reading = energy.read()
     assert reading.components["gpu"].source == "integrated"
     assert reading.kwh_gpu * 3.6e6 == pytest.approx(160)
-    assert reading.components["cpu"].source == "model"  # the rail is the machine's, the run only a part of it
+    assert reading.components["cpu"].source == "integrated"
+    assert 0 < reading.kwh_cpu * 3.6e6 <= 60  # the rail is the machine's, the run perhaps only a part of it
     assert reading.gpu_busy_seconds is None
 
 
