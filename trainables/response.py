@@ -10,10 +10,10 @@ fraction of epoch t, and all of it without noise:
     d        = 1 - 0.3 slope + 0.3 slope^2 for the ramp profile, else 1
 
 mean p and last p are those of all planned epochs, u and v the estimator's in ESTIMATORS: a run that keeps little
-to its very end loses most. So accuracy grows with n and with p, and has its best slope at a half. A large learning rate
-is behind until it is down, as in benchmarks/data, where the first epochs hardly tell which trial ends first. An epoch costs
-DENSE_EPOCH_KWH x the mean cost of its steps; a step is forward, grad_input and grad_weight, each a third, of
-which an estimator computes some only in part, and a ranking comes on top.
+to its very end loses most. So accuracy grows with n and with p, and has its best slope at a half. A large learning
+rate is behind until it is down, as in real runs (benchmarks/data), whose first epochs hardly tell which will end
+first. An epoch costs DENSE_EPOCH_KWH x the mean cost of its steps; a step is forward, grad_input and grad_weight,
+each a third, of which an estimator computes some only in part, and a ranking comes on top.
 
 Noise, all of it from the config and its seed: a normal offset of the run and one of each epoch, of 0.003 and 0.002
 in accuracy and of 1 % and 2 % in energy and time (log-normal there, so that energy is positive). What has no effect
