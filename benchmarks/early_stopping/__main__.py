@@ -3,9 +3,10 @@
     python -m benchmarks.early_stopping
 
 Four workers train the same proposals without early stopping, under ASHA on accuracy and under MO-ASHA, by the
-defaults of a study file and with the first rung later, until as much energy is used as 10 and 20 of the longest dense control take; only fully
-trained trials count. The problems are the analytic response on the space of search_spaces/resnet18_cifar10.yaml,
-scored without noise, and trials recorded on a CPU (small.yaml, ../data/small.parquet).
+defaults of a study file and with a later first rung, until as much energy is used as 10 and 20 of the longest dense
+control take; only fully trained trials count. The problems are the analytic response on the space of
+search_spaces/resnet18_cifar10.yaml, scored without noise, and trials recorded on a CPU (small.yaml,
+../data/small.parquet), each of which is proposed once.
 """
 
 from __future__ import annotations

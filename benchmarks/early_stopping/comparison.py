@@ -31,6 +31,7 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
     hypervolume: mean over the seeds, as a share of that of the problem's best known front, and its standard error.
     gain: mean difference to no early stopping at the same seeds, in percent of the latter's mean, and its 95 %
     interval, by resampling the seeds.
+    used: energy in longest dense controls; less than the budget where no trial was left to propose.
     energy: so many times the budget takes it, on average, to come as far without early stopping; not known of a
     sampler that learns, nor where that is beyond FURTHER times the largest budget or the trials.
     """
@@ -60,6 +61,7 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
                         "standard_error": float(volumes.std(ddof=1) / np.sqrt(seeds)),
                         **dict.fromkeys(("gain", "gain_low", "gain_high", "energy")),
                         **gain,
+                        "used": float(np.mean([_used(problem, run, budget) for run in runs[name]])),
                         "trained": float(np.mean([len(_within(problem, run, budget)) for run in runs[name]])),
                         "by_seed": volumes.round(5).tolist(),
                     }
@@ -85,6 +87,10 @@ def _run(problem: Problem, sampler: str, seed: int, scheduler: str, kwh: float) 
 
 def _within(problem: Problem, run: Search, budget: float) -> list[Any]:
     return run.trained_within(budget * problem.full_run_kwh)
+
+
+def _used(problem: Problem, run: Search, budget: float) -> float:
+    return min(budget, run.spent / problem.full_run_kwh)
 
 
 def _volumes(problem: Problem, runs: list[Search], reference: str, budget: float) -> NDArray[np.float64]:

@@ -127,6 +127,7 @@ def test_rows_of_a_comparison():
     )
     for row in rows:
         assert len(row["by_seed"]) == 3 and 0 <= row["hypervolume"] <= 1
+        assert 0 < row["used"] <= row["budget"]
         assert (row["gain"] is None) == (row["scheduler"] == "none")
         if row["scheduler"].startswith("moasha"):  # all are non-dominated: nothing is stopped or gained
             assert row["gain"] == row["gain_low"] == row["gain_high"] == 0 and row["trained"] > 0
