@@ -4,15 +4,16 @@ It stands in for a real problem where a search itself is the subject: tests, ben
 shape is that of real runs, its constants are nobody's measurement. With n of T planned epochs over, p_t the keep
 fraction of epoch t, and all of it without noise:
 
-    learned  = n m (a + (1 - a) n / T)                    a = 0.6, or 1 with a constant learning rate
+    learned  = n m (a + (1 - a) n / T)                    a = 0.6^sqrt(lr / lr*), or 1 with a constant learning rate
     m        = exp(-(ln(lr / lr*))^2 / 4)                 lr* = 0.1 (Adam: 0.001) x batch / 128
     accuracy = 0.1 + 0.85 (1 - (1 + learned)^-0.75) - d (u (1 - mean p)^2 + v (1 - last p)^2)
     d        = 1 - 0.3 slope + 0.3 slope^2 for the ramp profile, else 1
 
 mean p and last p are those of all planned epochs, u and v the estimator's in ESTIMATORS: a run that keeps little
-to its very end loses most. So accuracy grows with n and with p, and has its best slope at a half. An epoch costs
-DENSE_EPOCH_KWH x the mean cost of its steps; a step is forward, grad_input and grad_weight, each a third, of
-which an estimator computes some only in part, and a ranking comes on top.
+to its very end loses most. So accuracy grows with n and with p, and has its best slope at a half. A large learning
+rate is behind until it is down, as in real runs (benchmarks/data), whose first epochs hardly tell which will end
+first. An epoch costs DENSE_EPOCH_KWH x the mean cost of its steps; a step is forward, grad_input and grad_weight,
+each a third, of which an estimator computes some only in part, and a ranking comes on top.
 
 Noise, all of it from the config and its seed: a normal offset of the run and one of each epoch, of 0.003 and 0.002
 in accuracy and of 1 % and 2 % in energy and time (log-normal there, so that energy is positive). A test of the trained
@@ -136,7 +137,7 @@ def metrics_of_test(config: TrainConfig, noise: float = 1.0) -> dict[str, float]
 
 
 def _accuracy(config: TrainConfig, epoch: int, penalty: float) -> float:
-    anneal = 1.0 if config.lr_schedule.name == "constant" else 0.6
+    anneal = 1.0 if config.lr_schedule.name == "constant" else 0.6 ** math.sqrt(config.optimizer.lr / _best_lr(config))
     learned = epoch * _lr_match(config) * (anneal + (1 - anneal) * epoch / config.epochs)
     gained = (CEILING - CHANCE) * (1 - (1 + learned) ** -EXPONENT)
     return max(0.0, CHANCE + gained - penalty)
@@ -150,9 +151,12 @@ def _flops(sparsity: SparsityConfig, p: float) -> float:
 
 
 def _lr_match(config: TrainConfig) -> float:
+    return math.exp(-(math.log(config.optimizer.lr / _best_lr(config)) ** 2) / 4)
+
+
+def _best_lr(config: TrainConfig) -> float:
     optimizer: OptimizerConfig = config.optimizer
-    best = (0.1 if optimizer.name == "sgd" else 0.001) * config.data.batch_size / 128
-    return math.exp(-(math.log(optimizer.lr / best) ** 2) / 4)
+    return (0.1 if optimizer.name == "sgd" else 0.001) * config.data.batch_size / 128
 
 
 def _penalty(sparsity: SparsityConfig, kept: list[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,14 @@ from sbp_tune.study.file import SearchConfig
 from sbp_tune.study.scheduler import MOASHA
 from sbp_tune.study.stopping import ladder_of, ranked_objectives
 
-SCHEDULERS = ("none", "asha", "moasha")
-FURTHER = 8  # times the largest budget: so far is followed what no early stopping would need
+SCHEDULERS: dict[str, tuple[str, float]] = {  # search.scheduler; the first rung as a share of the longest training
+    "none": ("none", 0),
+    "asha": ("asha", 0),  # after the first epoch, as by default
+    "moasha": ("moasha", 0),
+    "moasha from 1/9": ("moasha", 1 / 9),
+    "moasha from 1/4": ("moasha", 1 / 4),
+}
+FURTHER = 5  # times the largest budget: so far is followed what no early stopping would need
 OBJECTIVES = {"val_accuracy": "max", "kwh": "min"}
 
 
@@ -24,6 +31,7 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
     hypervolume: mean over the seeds, as a share of that of the problem's best known front, and its standard error.
     gain: mean difference to no early stopping at the same seeds, in percent of the latter's mean, and its 95 %
     interval, by resampling the seeds.
+    used: energy in longest dense controls; less than the budget where no trial was left to propose.
     energy: so many times the budget takes it, on average, to come as far without early stopping; not known of a
     sampler that learns, nor where that is beyond FURTHER times the largest budget or the trials.
     """
@@ -53,6 +61,7 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
                         "standard_error": float(volumes.std(ddof=1) / np.sqrt(seeds)),
                         **dict.fromkeys(("gain", "gain_low", "gain_high", "energy")),
                         **gain,
+                        "used": float(np.mean([_used(problem, run, budget) for run in runs[name]])),
                         "trained": float(np.mean([len(_within(problem, run, budget)) for run in runs[name]])),
                         "by_seed": volumes.round(5).tolist(),
                     }
@@ -60,9 +69,10 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
     return rows
 
 
-def scheduler_of(name: str) -> MOASHA | None:
-    """The scheduler as `search` makes it by a study file's defaults, but for what it knows of the trials."""
-    search = SearchConfig.model_validate({"scheduler": name})
+def scheduler_of(name: str, longest: int) -> MOASHA | None:
+    """The scheduler as `search` makes it, by defaults but for grace_period; of no trial it knows by itself."""
+    scheduler, share = SCHEDULERS[name]
+    search = SearchConfig.model_validate({"scheduler": scheduler, "grace_period": max(1, math.ceil(share * longest))})
     objectives = ranked_objectives(search, OBJECTIVES)
     return MOASHA(objectives, lambda trial_id: None, ladder_of(search), search.rank) if objectives else None
 
@@ -72,11 +82,15 @@ def _further(sampler: str, scheduler: str) -> int:
 
 
 def _run(problem: Problem, sampler: str, seed: int, scheduler: str, kwh: float) -> Search:
-    return simulate(problem.samplers[sampler](seed), scheduler_of(scheduler), kwh)
+    return simulate(problem.samplers[sampler](seed), scheduler_of(scheduler, problem.longest), kwh)
 
 
 def _within(problem: Problem, run: Search, budget: float) -> list[Any]:
     return run.trained_within(budget * problem.full_run_kwh)
+
+
+def _used(problem: Problem, run: Search, budget: float) -> float:
+    return min(budget, run.spent / problem.full_run_kwh)
 
 
 def _volumes(problem: Problem, runs: list[Search], reference: str, budget: float) -> NDArray[np.float64]:

@@ -54,6 +54,7 @@ class Problem:
         self, name: str, controls: list[Curve], many: list[Curve], samplers: dict[str, Callable[[int], Proposals]]
     ) -> None:
         self.name, self.samplers = name, samplers
+        self.longest = max(len(curve.rows) for curve in controls)
         self.full_run_kwh = max(curve.kwh for curve in controls)
         points = _points(many)
         front = points[moocore.is_nondominated(points * [-1, 1])]

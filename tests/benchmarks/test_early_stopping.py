@@ -127,20 +127,24 @@ def test_rows_of_a_comparison():
     )
     for row in rows:
         assert len(row["by_seed"]) == 3 and 0 <= row["hypervolume"] <= 1
+        assert 0 < row["used"] <= row["budget"]
         assert (row["gain"] is None) == (row["scheduler"] == "none")
-        if row["scheduler"] == "moasha":  # all trials are non-dominated: nothing is stopped, so nothing is gained
+        if row["scheduler"].startswith("moasha"):  # all are non-dominated: nothing is stopped or gained
             assert row["gain"] == row["gain_low"] == row["gain_high"] == 0 and row["trained"] > 0
     assert compare(problem, "random", 3, [3.0, 4.0]) == rows
 
 
 def test_the_schedulers_are_those_of_a_study_file():
-    assert scheduler_of("none") is None
+    assert scheduler_of("none", 8) is None
     for name, width in {"asha": 1, "moasha": 2}.items():
-        scheduler = scheduler_of(name)
+        scheduler = scheduler_of(name, 8)
         assert isinstance(scheduler, MOASHA)
         simulate(Listed(curve(0.5, 0.6)), scheduler, 9.0)
         ((_, epoch, _, rows),) = scheduler.state()["rungs"]
         assert epoch == 1 and len(rows[0]) == 1 + width
+    late = scheduler_of("moasha from 1/4", 24)
+    simulate(Listed(curve(*[0.5] * 24)), late, 99.0)
+    assert [epoch for _, epoch, *_ in late.state()["rungs"]] == [6, 18]
 
 
 def test_the_same_proposals_for_all():
@@ -177,7 +181,7 @@ def test_a_recorded_problem(tmp_path):
     assert problem.full_run_kwh == pytest.approx(2 * KWH_PER_TFLOP)
     proposals = problem.samplers["random"](0)
     assert sorted(len(proposals.ask().rows) for _ in range(3)) == [1, 1, 2] and proposals.ask() is None
-    search = simulate(problem.samplers["random"](0), scheduler_of("moasha"), 1.0)
+    search = simulate(problem.samplers["random"](0), scheduler_of("moasha", 2), 1.0)
     assert {(curve.accuracy, round(curve.kwh / KWH_PER_TFLOP)) for _, curve in search.trained} == {(0.5, 4), (0.1, 4)}
     assert search.spent == pytest.approx((4 + 3 + 4) * KWH_PER_TFLOP) and search.stopped == 0
     assert problem.references["front"] == (pytest.approx(0.5), pytest.approx(4 * KWH_PER_TFLOP))

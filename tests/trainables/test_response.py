@@ -102,6 +102,12 @@ def test_a_wrong_learning_rate_learns_less():
     assert at[0.01] == pytest.approx(at[1.0])
 
 
+def test_a_large_learning_rate_is_behind_until_it_is_down():
+    small, large = (TrainConfig.model_validate({"optimizer": {"lr": lr}, "epochs": 20}) for lr in (0.05, 0.2))
+    leads = [true_accuracy(small, epoch) - true_accuracy(large, epoch) for epoch in range(1, 21)]
+    assert min(leads[:-1]) > 0 and leads[9] > 0.01 and leads[-1] == pytest.approx(0)
+
+
 def test_keeping_less_costs_accuracy_and_a_dense_end_gives_back():
     kept = [true_accuracy(config_of("batch_slice", p0=p), 10) for p in (0.1, 0.3, 0.6, 1.0)]
     assert kept == sorted(kept) and kept[-1] == true_accuracy(config_of(), 10)
