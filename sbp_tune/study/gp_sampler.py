@@ -156,8 +156,8 @@ class ExpectedGain(BaseAcquisitionFunc):
             return self.eval_acqf(x[None])[0]
         x = self._encoding.projected(x)
         total = torch.zeros(x.shape[:-1], dtype=torch.float64)
-        for model, threshold in self._limits:
-            mean, variance = model.posterior(x)
+        for limit, threshold in self._limits:
+            mean, variance = limit.posterior(x)
             total = total + torch.special.log_ndtr((mean - threshold) / (variance + 1e-12).sqrt())
         if not len(self._lower):  # nothing feasible is known yet
             return total
