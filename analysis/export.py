@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.pareto import knee, trial_front
 from analysis.text import one_line
-from analysis.trials import is_complete, is_dense_control, metric, useful
+from analysis.trials import is_candidate, is_complete, is_dense_control, metric, useful
 from sbp_tune.config import check_config
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_text_atomic, yaml_text
@@ -96,17 +96,22 @@ def _by_id(study: StudyResults, wanted: str) -> pd.Series:
     return row
 
 
+def _trial(study: StudyResults) -> str:
+    met = " that meets all constraints" if not is_candidate(study).equals(is_complete(study)) else ""
+    return f"complete trial{met}"
+
+
 def _knee(study: StudyResults) -> pd.Series:
     front = trial_front(study)
     values = pd.concat([useful(study, name)[front.index] for name in study.objectives], axis=1)
     if front.empty:
-        raise InputError(f"knee: no complete trial has values for all of {', '.join(study.objectives)}")
+        raise InputError(f"knee: no {_trial(study)} has values for all of {', '.join(study.objectives)}")
     return front.iloc[knee(values, list(study.objectives.values()))]
 
 
 def _max_accuracy(study: StudyResults) -> pd.Series:
-    accuracy = metric(study, "val_accuracy").where(is_complete(study))
-    return _cheapest(study, accuracy == accuracy.max(), "max-accuracy: no complete trial has a val_accuracy")
+    accuracy = metric(study, "val_accuracy").where(is_candidate(study))
+    return _cheapest(study, accuracy == accuracy.max(), f"max-accuracy: no {_trial(study)} has a val_accuracy")
 
 
 def _min_energy(study: StudyResults) -> pd.Series:
@@ -119,7 +124,8 @@ def _max_drop(study: StudyResults, points: float) -> pd.Series:
     control = accuracy.where(is_dense_control(study)).max()
     best = accuracy.max() if math.isnan(control) else control
     near = accuracy >= best - points / 100 - 1e-12  # 0.95 - 0.01 is a little more than 0.94
-    return _cheapest(study, near & metric(study, "kwh").notna(), "max-drop: no such trial has a kwh")
+    allowed = near & is_candidate(study) & metric(study, "kwh").notna()
+    return _cheapest(study, allowed, "max-drop: no such trial has a kwh")
 
 
 def _percentage_points(text: str) -> float:

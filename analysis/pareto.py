@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.trials import is_complete, useful
+from analysis.trials import is_candidate, useful
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import StudyResults
 
@@ -68,21 +68,20 @@ def knee(values: ArrayLike, directions: Sequence[str]) -> int:
 def trial_front(study: StudyResults) -> pd.DataFrame:
     """Rows of `study.trials` on the Pareto front of the study's objectives, by the last objective ascending.
 
-    Only complete trials with a value for every objective can be on it, baselines included; equal points
-    are all kept, in the order of the table. Empty if there is none.
+    Only complete trials that meet all constraints can be on it, with a value for every objective, baselines included;
+    equal points are all kept, in the order of the table. Empty if there is none.
     """
     cost = useful(study, list(study.objectives)[-1])[front_mask(_objective_values(study), _directions(study))]
     return study.trials.loc[cost.sort_values(kind="stable").index]
 
 
 def study_hypervolume(study: StudyResults, reference: Sequence[float] | None = None) -> float:
-    """Hypervolume of the complete trials, in the product of the objectives' units; 0 if there are none.
+    """Hypervolume of the trials that may be on the front, in the product of the objectives' units; 0 if there are none.
 
-    The default reference is, for each objective, the worst value of any complete trial plus 10 % of the
-    range of the complete trials. It moves as trials are added: to compare studies, give one reference.
+    The default reference is, for each objective, the worst value of any of these trials plus 10 % of their
+    range. It moves as trials are added: to compare studies, give one reference.
     """
-    complete = is_complete(study).to_numpy()
-    points = _objective_values(study)[complete]
+    points = _objective_values(study)
     points = points[~np.isnan(points).any(axis=1)]
     if not len(points):
         return 0.0
@@ -95,9 +94,9 @@ def study_hypervolume(study: StudyResults, reference: Sequence[float] | None = N
 
 
 def _objective_values(study: StudyResults) -> NDArray[np.float64]:
-    """Objectives [n trials, m] of the complete trials; NaN for all others."""
+    """Objectives [n trials, m] of the trials that may be on a front; NaN for all others."""
     values = pd.concat([useful(study, name) for name in study.objectives], axis=1)
-    return values.where(is_complete(study)).to_numpy(dtype=float)
+    return values.where(is_candidate(study)).to_numpy(dtype=float)
 
 
 def _directions(study: StudyResults) -> list[str]:

@@ -28,8 +28,19 @@ def useful(study: StudyResults, name: str) -> pd.Series:
 
 
 def is_complete(study: StudyResults) -> pd.Series:
-    """Which trials ran to their end [n trials]; only these may be points of a front."""
+    """Which trials ran to their end [n trials]."""
     return study.trials["state"] == "complete"
+
+
+def is_candidate(study: StudyResults) -> pd.Series:
+    """Which trials may be points of a front [n trials]: those that ran to their end and meet all constraints.
+
+    In a study with constraints, not one of which it is not known yet.
+    """
+    complete = is_complete(study)
+    if not study.study.get("search", {}).get("constraints") or "feasible" not in study.trials:
+        return complete
+    return complete & study.trials["feasible"].eq(True)
 
 
 def estimator(study: StudyResults) -> pd.Series:

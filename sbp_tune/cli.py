@@ -287,7 +287,7 @@ def _conclude(path: Path, ending: Any) -> None:
     loaded, front = _write_tables(path)
     write_report(loaded, path / "report.html")
     complete = (loaded.trials["state"] == "complete").any()
-    if complete:
+    if len(front):  # no trial may meet the constraints
         export_config(loaded, "knee", path / "best.yaml")
     print_conclusion(loaded, front, interrupted=ending is Ending.INTERRUPTED)
     if ending is Ending.INTERRUPTED:

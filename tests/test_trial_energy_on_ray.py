@@ -150,7 +150,7 @@ def test_a_budget_stops_trials_and_their_energy_counts(search, folder):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_billed_until_it_died(search, folder):
+def test_a_trial_whose_worker_is_killed_goes_on_and_nothing_is_lost_or_counted_twice(search, folder):
     path, killed = folder / "worker", []
 
     def kill(lease):
@@ -163,10 +163,30 @@ def test_a_killed_worker_is_billed_until_it_died(search, folder):
     assert result.exit_code == 0, result.output
     bill, trials = settled(path)
     [lease] = killed
-    assert trials["state"].value_counts().to_dict() == {"complete": 2, "failed": 1}
-    attempt = bill.trials[lease.trial].attempts[0]
-    assert attempt.reason == "died" and 2 in attempt.epochs
-    assert attempt.kwh >= attempt.epochs[2] * (1 - 1e-12) > 0
+    assert trials["state"].tolist() == ["complete"] * 3 and trials["epoch"].tolist() == [4] * 3
+    assert {number: len(trial.attempts) for number, trial in bill.trials.items()} == {
+        number: 2 if number == lease.trial else 1 for number in ("0", "1", "2")
+    }
+    first, second = bill.trials[lease.trial].attempts
+    assert (first.reason, second.reason) == ("died", "finished") and 2 in first.epochs
+    assert first.kwh >= first.epochs[2] * (1 - 1e-12) > 0
+    continued = second.lease.continued_epoch
+    assert continued in first.checkpoints or continued == 0
+    wasted = first.kwh - first.checkpoints.get(continued, 0.0)
+    assert bill.trials[lease.trial].kwh_wasted == pytest.approx(wasted) and wasted > 0
+    assert f"trial {lease.trial} dense will go on, its worker died: ActorDiedError" in result.output
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_its_worker_every_time_is_given_up(search, folder):
+    path = folder / "deadly"
+    result = search("deadly", "trainable=fake_gpus:Deadly", "search.max_failures=1")
+    assert result.exit_code == 0, result.output
+    bill, trials = settled(path)
+    assert trials["state"].tolist() == ["complete", "failed", "complete"]
+    assert trials["attempts"].tolist() == [1, 2, 1]
+    assert trials["error"][1].startswith("given up after 2 attempts that died: ActorDiedError")
+    assert [attempt.reason for attempt in bill.trials["1"].attempts] == ["died", "died"]
 
 
 @pytest.mark.slow

@@ -29,7 +29,9 @@ def print_conclusion(
 ) -> None:
     """Prints the front as a table, the energy of the study, the files, and the next commands."""
     console = console or Console()
-    console.print(_front_table(results, front) if len(front) else "No trial was trained to its end.")
+    complete = (results.trials["state"] == "complete").any()
+    nobody = "No trial meets all constraints." if complete else "No trial was trained to its end."
+    console.print(_front_table(results, front) if len(front) else nobody)
     if results.simulation:
         _say(console, results.simulation)
     trials = results.trials

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class Range:
         """Values that stand for all of them in a check."""
         return [self.low, self.high]
 
+    def values_in_order(self) -> list[Any] | None:
+        """Every value; None where there is no end of them."""
+        return list(range(int(self.low), int(self.high) + 1)) if self.kind == "int" else None
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna knows it."""
+        if self.kind == "int":
+            return IntDistribution(int(self.low), int(self.high))
+        return FloatDistribution(self.low, self.high, log=self.kind == "log_uniform")
+
     def __str__(self) -> str:
         return f"{self.kind} [{self.low:g}, {self.high:g}]"
 
@@ -73,6 +84,14 @@ class Options:
     def samples(self) -> list[Any]:
         """Every option."""
         return list(self.values)
+
+    def values_in_order(self) -> list[Any] | None:
+        """Every option."""
+        return list(self.values)
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna knows it."""
+        return CategoricalDistribution([_label(value) for value in self.values])
 
     def __str__(self) -> str:
         return f"{self.kind} of {', '.join(str(_label(value)) for value in self.values)}"

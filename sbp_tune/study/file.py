@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sbp_tune.config import EnergyConfig, Section, TrainConfig, check_config, validate
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
-from sbp_tune.study.space import Space
+from sbp_tune.study.constraints import Constraint
+from sbp_tune.study.samplers import SAMPLERS, allowed_samplers, resolved_sampler
+from sbp_tune.study.space import MOST_POINTS, Space
 from sbp_tune.study.space_parser import check_point, parse_space
 from sbp_tune.study.stopping import scheduler_problems
 
@@ -25,14 +28,41 @@ _REPLAY = "trainables.replay:Replay"
 _TO_MAXIMISE = ("val_accuracy", "f1", "roc_auc", "precision", "recall")
 
 
+def _sampler(name: str) -> str:
+    if name not in ("auto", *SAMPLERS) and not re.fullmatch(r"[\w.]+:\w+", name):
+        raise ValueError(allowed_samplers(name))
+    return name
+
+
+def _constraint(text: str) -> str:
+    Constraint.parse(text)
+    return text
+
+
 class SearchConfig(Section):
     """How trials are proposed."""
 
-    sampler: Literal["tpe", "random", "nsga2"] = Field("tpe", description="Optuna's sampler")
+    sampler: Annotated[str, AfterValidator(_sampler)] = Field(
+        "auto",
+        description="auto: gp for a flat space (no conditions) and at most 150 proposed trials, else tpe; grid: every "
+        "point of the space, in order; module:Class: an Optuna sampler of yours",
+    )
     trials: int = Field(
         32, ge=1, le=100_000, description="proposed trials (for each point of a grid), without baselines"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
+    constraints: tuple[Annotated[str, AfterValidator(_constraint)], ...] = Field(
+        (),
+        strict=False,
+        description="what a trial must meet to be on the front, such as 'val_accuracy >= baseline - 0.01' or "
+        "'kwh <= 0.8 * baseline'; baseline: that column of the first baseline, a dense one",
+    )
+    reproposals: int = Field(
+        10, ge=0, le=1000, description="how often the sampler is asked again for a config that has run or is running"
+    )
+    max_failures: int = Field(
+        2, ge=0, le=100, description="how often a trial goes on after its worker or node died; its own errors are final"
+    )
     scheduler: Literal["none", "moasha", "asha"] = Field(
         "none",
         description="what stops hopeless trials early; moasha: behind in all objectives; asha: in quality alone; "
@@ -101,7 +131,7 @@ class Study:
             raise InputError(f"{source}: config.energy: belongs at the top level (energy:), the same for all trials")
         self.space: Space = parse_space(self.file.config, source)
         self.baselines = self._baseline_points()
-        self.grid = list(self.space.grid_points())
+        self.grid = list((self._runs_every_point() and self.space.points()) or self.space.grid_points())
         self._check()
         self.document = self._resolved_document()
 
@@ -139,6 +169,16 @@ class Study:
         return self.proposed_trials + len(self.baselines)
 
     @property
+    def sampler(self) -> str:
+        """The sampler that proposes, by name: never auto."""
+        return resolved_sampler(self.file.search.sampler, self.space.is_flat, self.proposed_trials)
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What a trial must meet to be on the front."""
+        return tuple(Constraint.parse(text) for text in self.file.search.constraints)
+
+    @property
     def longest_training(self) -> int:
         """Epochs of the longest trial that the search can propose."""
         fixed = self.space.constants.get("epochs", TrainConfig.model_fields["epochs"].default)
@@ -167,11 +207,28 @@ class Study:
         if "co2_kg" in self.file.objectives and not self.file.energy.has_place:
             problems.append("objectives.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
         problems += scheduler_problems(search, self.objectives, self.longest_training)
+        problems += self._grid_problems()
+        if any(constraint.is_relative for constraint in self.constraints):
+            first = self.train_config(self.baselines[0])["sparsity"]["estimator"] if self.baselines else "no baseline"
+            if first != "dense":
+                problems.append(f"search.constraints: `baseline` is the first baseline, a dense one; found {first}")
         if problems:
             raise InputError([f"{self.source}: {problem}" for problem in problems])
 
+    def _grid_problems(self) -> list[str]:
+        """Why the sampler `grid` cannot run every point."""
+        if not self._runs_every_point() or self.space.points() is not None or not self.space.parameters:
+            return []
+        if endless := self.space.endless():
+            names = ", ".join(f"config.{key}" for key in endless)
+            return [f"search.sampler: found grid, which needs choice, grid or int everywhere; {names} has no end"]
+        return [f"search.sampler: found grid, but the space has more than {MOST_POINTS:,} points"]
+
+    def _runs_every_point(self) -> bool:
+        return self.file.search.sampler == "grid"
+
     def _is_exhausted_by_grid(self) -> bool:
-        return all(parameter.domain.kind == "grid" for parameter in self.space.parameters)
+        return self._runs_every_point() or all(parameter.domain.kind == "grid" for parameter in self.space.parameters)
 
     def _baseline_points(self) -> list[dict[str, Any]]:
         points, problems = [], []
@@ -189,6 +246,7 @@ class Study:
         """Plain data of the whole study, defaults written out: what study.yaml keeps."""
         document = self.file.model_dump(mode="json")
         document["search"]["trials"] = math.ceil(self.proposed_trials / len(self.grid))
+        document["search"]["sampler"] = self.sampler
         return document
 
 

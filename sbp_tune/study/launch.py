@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.files import write_text_atomic, yaml_text
+from sbp_tune.study.duplicates import counts
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.ledger import ledger_folder
@@ -67,7 +68,8 @@ def resume(path: Path, address: str | None = None, cross_checked: bool = False) 
     study = load_study_file(path / "study.yaml")
     with only_writer(path):
         _settle_ended(study, path)
-        ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
+        trials = open_study(path).get_trials(deepcopy=False)
+        ended = sum(trial.state.is_finished() and counts(trial) for trial in trials)
         if ended >= study.total_trials:
             raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
         kwh = study.file.budget.kwh
@@ -123,13 +125,14 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
-    recorder, progress = Recorder(path, stop=interrupt), Progress(path, study.total_trials)
+    searcher = OptunaSearcher(study, path)
+    recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
         ),
         tune_config=ray.tune.TuneConfig(
-            search_alg=OptunaSearcher(study, path),
+            search_alg=searcher,
             scheduler=make_scheduler(study, path),
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
             max_concurrent_trials=concurrent,
@@ -161,6 +164,8 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
                     problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
     finally:
         progress.close()
+    if searcher.ended_early is not None:
+        problems.append(searcher.ended_early)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
     if recorder.stopped_by is not None:
@@ -193,23 +198,23 @@ def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:
 def _settle_ended(study: Study, path: Path) -> None:
     """Tells the storage of trials that were trained, or that the scheduler had stopped, just when the driver died."""
     from sbp_tune.study.scheduler import make_scheduler
-    from sbp_tune.study.searcher import settle
+    from sbp_tune.study.settle import settle
 
     storage, log, scheduler = open_study(path), read_rows(path), make_scheduler(study, path)
     stopped = scheduler.stopped if scheduler is not None else {}
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = merged_rows(log, attempts(trial))
         if rows and (rows[-1].get("fully_trained") or trial.number in stopped):
-            settle(storage, trial.number, rows[-1], study.objectives, study.file.search.tie)
+            settle(storage, trial.number, rows[-1], study)
 
 
 def _settle_stopped(study: Study, path: Path) -> None:
     """Tells the storage of trials that the budget stopped: Ray tells its searcher nothing of these."""
-    from sbp_tune.study.searcher import settle
+    from sbp_tune.study.settle import settle
 
     storage = open_study(path)
     for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        settle(storage, trial.number, None, study.objectives)
+        settle(storage, trial.number, None, study)
 
 
 def _spent_kwh(path: Path) -> float:

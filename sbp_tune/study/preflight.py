@@ -9,6 +9,7 @@ from typing import Any
 from sbp_tune.errors import InputError
 from sbp_tune.study.file import Study
 from sbp_tune.study.placement import local_nodes, trials_at_a_time
+from sbp_tune.study.samplers import make_sampler
 
 
 def load_trainable(name: str) -> type:
@@ -33,6 +34,10 @@ def check_on_this_machine(study: Study, address: str | None) -> None:
     Only for a local search: on a cluster the data need not lie where the driver runs.
     """
     trainable = load_trainable(study.trainable)
+    try:
+        make_sampler(study.sampler, study.file.search.seed)  # somebody's own may not be there
+    except InputError as error:
+        raise InputError(f"{study.source}: {problem}" for problem in error.problems) from error
     if address is not None:
         return
     trials_at_a_time(study, local_nodes())

@@ -35,7 +35,9 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
         values = ", ".join(f"{key} = {_short(value)}" for key, value in point.items())
         console.print(f"Baseline {index}: {values}", markup=False, highlight=False)
     objectives = ", ".join(f"{name} ({mode})" for name, mode in study.objectives.items())
-    console.print(f"Objectives: {objectives}; sampler {study.file.search.sampler}, seed {study.file.search.seed}")
+    console.print(f"Objectives: {objectives}; sampler {study.sampler}, seed {study.file.search.seed}")
+    if study.constraints:
+        console.print(f"Constraints: {'; '.join(constraint.text for constraint in study.constraints)}", highlight=False)
     if study.file.search.scheduler != "none":
         _print_rungs(study, console)
     console.print(

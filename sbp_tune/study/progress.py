@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from sbp_tune.study.recorder import cause_of, reason
+from sbp_tune.study.retries import is_death
 from sbp_tune.study.storage import number_of, open_study
 from sbp_tune.units import readable_energy
 
@@ -68,8 +69,12 @@ class Progress(Callback):
         self._ended(self._row(trial, "complete" if fully_trained else "stopped"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        row = self._row(trial, "failed")
-        self._ended(row, reason(cause_of(trial)))
+        cause, row = cause_of(trial), self._row(trial, "failed")
+        if is_death(cause) and not self._study.get_trials(deepcopy=False)[row.number].state.is_finished():
+            self._show(row, f"will go on, its worker died: {reason(cause)}")
+            del self._rows[trial.trial_id]  # the next attempt is a row of its own
+        else:
+            self._ended(row, reason(cause))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         self.close()

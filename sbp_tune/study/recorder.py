@@ -6,25 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 
 from sbp_tune.errors import DataError, MeterError, SbpTuneError
 from sbp_tune.study.epochs import append_row
-from sbp_tune.study.storage import number_of, open_study, set_attribute
+from sbp_tune.study.file import Study
+from sbp_tune.study.retries import is_death, note_death
+from sbp_tune.study.settle import settle
+from sbp_tune.study.storage import number_of, open_study
 
 
 class Recorder(Callback):
     """Logs results before anybody decides on them, and tells Optuna of failed trials.
 
     A DataError or a MeterError is not the trial's own fault: every trial would fail. Then it is kept as
-    `stopped_by`, `stop` is called, and the trial is left unfinished, for `resume` to run again.
+    `stopped_by`, `stop` is called, and the trial is left unfinished, for `resume` to run again. One whose worker
+    died is left unfinished as well, for the searcher to suggest again, up to `search.max_failures` times.
     """
 
-    def __init__(self, path: Path, stop: Callable[[], None]) -> None:
-        self._path, self._stop = path, stop
+    def __init__(self, study: Study, path: Path, stop: Callable[[], None]) -> None:
+        self._study, self._path, self._stop = study, path, stop
         self.stopped_by: SbpTuneError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -41,11 +44,17 @@ class Recorder(Callback):
                 self.stopped_by = cause
                 self._stop()
             return
-        study = open_study(self._path)
-        number = number_of(study, trial.trial_id)
-        if number is not None:
-            set_attribute(study, number, "error", reason(cause))
-            study.tell(number, state=optuna.trial.TrialState.FAIL)
+        storage = open_study(self._path)
+        number = number_of(storage, trial.trial_id)
+        if number is None:
+            return
+        why = reason(cause)
+        if is_death(cause):
+            deaths = note_death(storage, number, trial.trial_id)
+            if deaths <= self._study.file.search.max_failures:
+                return
+            why = f"given up after {deaths} attempt{'s' if deaths > 1 else ''} that died: {why}"
+        settle(storage, number, None, self._study, error=why)
 
 
 def reason(error: BaseException) -> str:

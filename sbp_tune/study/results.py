@@ -13,9 +13,11 @@ import pandas as pd
 from sbp_tune.energy.bill import TrialBill
 from sbp_tune.errors import InputError
 from sbp_tune.files import read_yaml, write_atomic
+from sbp_tune.study.duplicates import DUPLICATE_OF
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.lock import is_in_use
+from sbp_tune.study.settle import is_feasible, is_held
 from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.storage import attempts, open_study
 
@@ -38,7 +40,8 @@ class StudyResults:
 
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
     unfinished trials running or interrupted),
-    kind (search, baseline), error, device, the METRICS of the last epoch (NaN where not measured), the
+    kind (search, baseline), feasible (whether it meets all `search.constraints`; None where there are none, or where
+    that is not known), error, device, the METRICS of the last epoch (NaN where not measured), the
     SOURCES, and the whole config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and
     the METRICS of that epoch.
     """
@@ -73,7 +76,7 @@ def load_study(path: Path | str) -> StudyResults:
     bills = billed.bill.trials if billed is not None and billed.bill is not None else {}
     trials, epochs, configs = [], [], {}
     for record in storage.get_trials(deepcopy=False):
-        if record.state.name == "WAITING":
+        if record.state.name == "WAITING" or DUPLICATE_OF in record.user_attrs:
             continue
         attributes = record.user_attrs
         rows = merged_rows(log, attempts(record))
@@ -84,8 +87,9 @@ def load_study(path: Path | str) -> StudyResults:
                 "trial": record.number,
                 "trial_id": (attempts(record) or [""])[-1],
                 "attempts": len(attempts(record)),
-                "state": _STATES.get(record.state.name, unfinished),
+                "state": "complete" if is_held(record) else _STATES.get(record.state.name, unfinished),
                 "kind": "baseline" if "baseline" in attributes else "search",
+                "feasible": is_feasible(record),
                 "error": attributes.get("error"),
                 "device": last.get("device"),
                 **{name: last.get(name) for name in (*METRICS, *SOURCES)},

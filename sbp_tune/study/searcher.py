@@ -8,21 +8,22 @@ unfinished there is the first to be suggested again, as a new attempt from its l
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from sbp_tune.errors import InputError
+from sbp_tune.study.duplicates import DUPLICATE_OF, REPLACED, Seen, counts
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
+from sbp_tune.study.retries import died, rests
+from sbp_tune.study.samplers import make_sampler
+from sbp_tune.study.settle import baseline_problem, is_held, settle
 from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
-
-_TIED = ("kwh", "co2_kg")  # objectives in which a small difference is noise of the measurement
 
 
 class OptunaSearcher(Searcher):
@@ -32,22 +33,26 @@ class OptunaSearcher(Searcher):
         super().__init__(metric=list(study.objectives), mode=list(study.objectives.values()))
         self._study, self._path = study, path
         self._optuna = open_study(path)
-        self._optuna.sampler = make_sampler(study, len(_started(self._optuna)))
+        started = _started(self._optuna)
+        self._optuna.sampler = study_sampler(study, len(started))
         self._mine: set[str] = set()  # Ray's ids of the attempts that this searcher started
+        self._seen = Seen(study, started)
+        self._repeats = 0  # proposals in a row that had run
+        self.ended_early: str | None = None  # why the search ends before all trials are proposed
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The complete config of the next attempt, with its `lease`, and `resume_from` if there are checkpoints.
 
-        FINISHED when all trials are proposed.
+        FINISHED when all trials have ended or no more can be proposed; None while that is not so, but nothing can
+        start now: a trial that runs may yet have to go on as another attempt.
         """
         config = None
         while config is None:
             started = _started(self._optuna)
-            trial = next(
-                (t for t in started if t.state == TrialState.RUNNING and not self._mine & set(attempts(t))), None
-            )
-            if trial is None and len(started) >= self._study.total_trials:
-                return str(Searcher.FINISHED)
+            unfinished = [trial for trial in started if trial.state == TrialState.RUNNING]
+            trial = next((t for t in unfinished if self._can_go_on(t)), None)
+            if trial is None and self._is_complete(started):
+                return None if unfinished else str(Searcher.FINISHED)
             number = self._optuna.ask().number if trial is None else trial.number
             config = self._config(number)
         before = attempts(self._optuna.get_trials(deepcopy=False)[number])
@@ -66,7 +71,7 @@ class OptunaSearcher(Searcher):
         """Tells Optuna how a trial ended. An error is told by the callback that knows its reason."""
         number = number_of(self._optuna, trial_id)
         if number is not None and not error:
-            settle(self._optuna, number, result, self._study.objectives, self._study.file.search.tie)
+            settle(self._optuna, number, result, self._study)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the storage is the state. Ray wants a file."""
@@ -75,15 +80,27 @@ class OptunaSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
 
+    def _can_go_on(self, trial: FrozenTrial) -> bool:
+        """Whether an unfinished trial can begin its next attempt: none runs, and it is not to rest."""
+        return not self._mine & set(attempts(trial)) - died(trial) and not is_held(trial) and not rests(trial)
+
+    def _is_complete(self, started: list[FrozenTrial]) -> bool:
+        """Whether nothing is left to propose, for whatever reason."""
+        if self.ended_early is None:
+            self.ended_early = baseline_problem(self._optuna, self._study)
+        return self.ended_early is not None or sum(map(counts, started)) >= self._study.total_trials
+
     def _config(self, number: int) -> dict[str, Any] | None:
         """The config of a trial that has begun, proposed now if it was not; None, and the trial failed, if invalid.
 
-        A crash can come between the asking and the noting; what was asked by then is in the storage.
+        None likewise for a config that has run. A crash can come between the asking and the noting; what was asked by
+        then is in the storage.
         """
         record = self._optuna.get_trials(deepcopy=False)[number]
         if "config" in record.user_attrs:
             return dict(record.user_attrs["config"])
         trial = optuna.Trial(self._optuna, record._trial_id)
+        fixed = record.system_attrs.get("fixed_params", {})
         values = record.user_attrs.get("point")
         if values is None:
             values = self._study.space.suggest(trial)
@@ -97,65 +114,45 @@ class OptunaSearcher(Searcher):
             trial.set_user_attr("error", "; ".join(error.problems))
             self._optuna.tell(number, state=TrialState.FAIL)
             return None
+        asked_for = "point" in record.user_attrs or values.keys() <= fixed.keys()
+        if not asked_for and (same := self._seen.number_of(config)) is not None:
+            self._propose_again(trial, same, fixed)
+            return None
+        self._repeats = 0
+        self._seen.add(number, config)
         trial.set_user_attr("config", config)
         return config
+
+    def _propose_again(self, trial: optuna.Trial, same: int, fixed: dict[str, Any]) -> None:
+        """Another proposal instead of a duplicate: the sampler's, or a random new one if it keeps repeating itself.
+
+        A duplicate is failed, not stopped: samplers learn nothing from a failed trial.
+        """
+        self._repeats += 1
+        again: dict[str, Any] | None = fixed
+        if self._repeats > self._study.file.search.reproposals:
+            self._repeats = 0
+            again = self._seen.unseen_parameters(fixed, seed=self._study.file.search.seed + trial.number)
+        if again:
+            self._optuna.enqueue_trial(again)
+        if again is None and not fixed:
+            self.ended_early = "nothing is left to propose: the configs of the space have all run, or are running"
+        trial.set_user_attr("error", f"duplicate of trial {same}")
+        trial.set_user_attr(DUPLICATE_OF, same)
+        trial.set_user_attr(REPLACED, again is not None)
+        self._optuna.tell(trial.number, state=TrialState.FAIL)
 
     def _checkpoints(self, attempt: str) -> list[str]:
         """Checkpoints of an attempt, newest first; a crash may have left the newest unfinished."""
         return [str(path) for path in sorted((self._path / "ray" / attempt).glob("checkpoint_*"), reverse=True)]
 
 
-def settle(
-    study: optuna.Study, number: int, result: dict[str, Any] | None, objectives: dict[str, str], tie: float = 0.0
-) -> None:
-    """Tells Optuna how an unfinished trial ended, by its last result; a finished one stays as it is.
-
-    With `tie`, energies are told in steps of that ratio, and what they were stays in the attribute `values`.
-    """
-    if study.get_trials(deepcopy=False)[number].state.is_finished():
-        return
-    state, values, reason = outcome(result, objectives)
-    if reason is not None:
-        set_attribute(study, number, "error", reason)
-    if values is not None and tie > 0:
-        set_attribute(study, number, "values", dict(zip(objectives, values, strict=True)))
-        values = [_in_steps(v, tie) if name in _TIED else v for name, v in zip(objectives, values, strict=True)]
-    study.tell(number, values, state)
-
-
-def _in_steps(value: float, ratio: float) -> float:
-    """The value rounded down to a power of 1 + ratio."""
-    step = math.log1p(ratio)
-    return math.exp(step * math.floor(math.log(value) / step)) if value > 0 else value
-
-
-def outcome(
-    result: dict[str, Any] | None, objectives: dict[str, str]
-) -> tuple[TrialState, list[float] | None, str | None]:
-    """How a trial ended: Optuna's state, the objectives' values, and why it failed or was stopped, if that is known."""
-    if not result:
-        return TrialState.PRUNED, None, None
-    values = {name: result.get(name) for name in objectives}
-    numbers = [float(value) for value in values.values() if isinstance(value, int | float) and math.isfinite(value)]
-    reason = next((f"{name} is {value}" for name, value in values.items() if value not in numbers), None)
-    if not result.get("fully_trained"):
-        return TrialState.PRUNED, None, reason
-    if reason is None and "kwh" in values and result["kwh"] <= 0:
-        reason = "no energy was measured (kwh is 0)"
-    return (TrialState.COMPLETE, numbers, None) if reason is None else (TrialState.FAIL, None, reason)
-
-
-def make_sampler(study: Study, started: int) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler that the study file names, seeded; after a restart not with the same random numbers again."""
-    search = study.file.search
-    seed = search.seed if started == 0 else int(np.random.SeedSequence([search.seed, started]).generate_state(1)[0])
-    match search.sampler:
-        case "tpe":
-            return optuna.samplers.TPESampler(seed=seed)
-        case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed)
-        case "random":
-            return optuna.samplers.RandomSampler(seed=seed)
+def study_sampler(study: Study, started: int) -> optuna.samplers.BaseSampler:
+    """The sampler that the study file names, seeded; after a restart not with the same random numbers again."""
+    seed = study.file.search.seed
+    if started > 0:
+        seed = int(np.random.SeedSequence([seed, started]).generate_state(1)[0])
+    return make_sampler(study.sampler, seed, study.space.always_active())
 
 
 def enqueue_fixed_points(optuna_study: optuna.Study, study: Study) -> None:
@@ -168,5 +165,5 @@ def enqueue_fixed_points(optuna_study: optuna.Study, study: Study) -> None:
             optuna_study.enqueue_trial(study.space.optuna_parameters(point))
 
 
-def _started(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def _started(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]

@@ -11,14 +11,19 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 
-from sbp_tune.config import is_meaningless
+from sbp_tune.config import DECIDING_KEYS, is_meaningless
 from sbp_tune.study.domains import Domain, parameter_value
+
+MOST_POINTS = 100_000
+"""More points than this nobody runs one by one."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,45 @@ class Space:
 
     def grid_points(self) -> Iterator[dict[str, Any]]:
         """Every combination of the grid domains' active values, each once; one empty point without a grid."""
-        grids = [parameter for parameter in self.parameters if parameter.domain.kind == "grid"]
+        return self._combinations([parameter for parameter in self.parameters if parameter.domain.kind == "grid"])
+
+    def points(self) -> Iterator[dict[str, Any]] | None:
+        """Every point, each once, the last parameter varying fastest; None where there are more than MOST_POINTS."""
+        sizes = [len(parameter.domain.values_in_order() or ()) for parameter in self.parameters]
+        return self._combinations(self.parameters) if 0 < math.prod(sizes) <= MOST_POINTS else None
+
+    def endless(self) -> list[str]:
+        """Keys of the parameters that can have any value between two."""
+        return [parameter.key for parameter in self.parameters if parameter.domain.values_in_order() is None]
+
+    def always_active(self) -> dict[str, BaseDistribution]:
+        """Optuna's distributions of the parameters that every trial has: those without condition, said or implied."""
+        return {
+            parameter.key: parameter.domain.distribution()
+            for parameter in self.parameters
+            if not parameter.when and not any(is_meaningless(parameter.key, setting) for setting in self.settings())
+        }
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether every trial has every parameter."""
+        return len(self.always_active()) == len(self.parameters)
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Every combination of what decides which parameters mean something, flat and dotted."""
+        fixed = {key: self.constants[key] for key in DECIDING_KEYS if key in self.constants}
+        searched = [parameter for parameter in self.parameters if parameter.key in DECIDING_KEYS]
+        return [
+            {**fixed, **dict(zip([parameter.key for parameter in searched], values, strict=True))}
+            for values in itertools.product(*(parameter.domain.samples() for parameter in searched))
+        ]
+
+    def _combinations(self, parameters: Sequence[Parameter]) -> Iterator[dict[str, Any]]:
+        """Every combination of parameters with an end to their values; those without effect are left out."""
         seen = set()
-        for combination in itertools.product(*(parameter.domain.samples() for parameter in grids)):
+        for combination in itertools.product(*(parameter.domain.values_in_order() or () for parameter in parameters)):
             values: dict[str, Any] = {}
-            for parameter, value in zip(grids, combination, strict=True):
+            for parameter, value in zip(parameters, combination, strict=True):
                 if self._is_active(parameter, values):
                     values[parameter.key] = value
             if (label := json.dumps(values)) not in seen:

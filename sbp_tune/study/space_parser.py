@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import graphlib
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,12 +118,8 @@ def _ordered(parameters: dict[str, Parameter], source: str) -> tuple[Parameter, 
 
 def _check_conditions(space: Space, source: str) -> None:
     """Every parameter means something somewhere, and a grid hangs on nothing that is sampled."""
-    deciding = {key: space.constants[key] for key in DECIDING_KEYS if key in space.constants}
     searched = [parameter for parameter in space.parameters if parameter.key in DECIDING_KEYS]
-    settings = [
-        {**deciding, **dict(zip([p.key for p in searched], values, strict=True))}
-        for values in itertools.product(*(p.domain.samples() for p in searched))
-    ]
+    settings = space.settings()
     problems = []
     for parameter in space.parameters:
         meaningless = [setting for setting in settings if is_meaningless(parameter.key, setting)]

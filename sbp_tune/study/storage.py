@@ -47,6 +47,12 @@ def set_attribute(study: optuna.Study, number: int, key: str, value: Any) -> Non
     study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
+def set_constraint(study: optuna.Study, number: int, key: str, value: float) -> None:
+    """Sets a constraint of such a trial, which is met if it is 0 or less: where `trial.set_constraint` puts it."""
+    trial = study.get_trials(deepcopy=False)[number]
+    study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{key}", value)
+
+
 def attempts(trial: optuna.trial.FrozenTrial) -> list[str]:
     """Ray's trial ids under which a trial has run, oldest first."""
     return list(trial.user_attrs.get("attempts", []))

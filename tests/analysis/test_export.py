@@ -1,5 +1,6 @@
 import math
 
+import pandas as pd
 import pytest
 
 from analysis.export import export_config, pick_trial
@@ -128,3 +129,13 @@ def test_a_config_that_is_none_of_ours_is_an_input_error(build, tmp_path):
     with pytest.raises(InputError, match=r"results/demo: trial 0: wheels: unknown key"):
         export_config(study, "knee", tmp_path / "best.yaml")
     assert not list(tmp_path.iterdir())
+
+
+def test_only_what_meets_the_constraints_is_picked(build):
+    study = build.study(build.control(0.95, 3.0), build.sparse(0.9, 2.0), build.sparse(0.94, 0.5))
+    study.study["search"]["constraints"] = ["kwh <= 0.8 * baseline", "peak_rss_gb <= 1"]
+    study.trials["feasible"] = pd.Series([False, True, False], dtype=object)
+    assert {pick_trial(study, pick)["trial"] for pick in ("knee", "max-accuracy", "min-energy", "max-drop=10")} == {1}
+    study.trials["feasible"] = pd.Series([False] * 3, dtype=object)
+    with pytest.raises(InputError, match="no complete trial that meets all constraints"):
+        pick_trial(study, "max-accuracy")

@@ -2,6 +2,7 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,3 +160,12 @@ def test_study_hypervolume_has_a_reference_a_tenth_beyond_the_worst(build):
     assert study_hypervolume(study) == pytest.approx(0.022 + 0.022 - 0.002)
     assert study_hypervolume(study, reference=[0.5, 4.0]) == pytest.approx(0.3 * 3 + 0.1 * 1)
     assert study_hypervolume(build.study()) == 0
+
+
+def test_what_does_not_meet_the_constraints_is_on_no_front(build):
+    study = build.study(build.control(0.9, 3.0), build.sparse(0.8, 1.0), build.sparse(0.7, 0.5), build.sparse(0.6, 0.1))
+    study.trials["feasible"] = pd.Series([True, True, False, None], dtype=object)
+    assert trial_front(study)["trial"].tolist() == [3, 2, 1, 0]  # not asked for
+    study.study["search"]["constraints"] = ["val_accuracy >= baseline - 0.1"]
+    assert trial_front(study)["trial"].tolist() == [1, 0]
+    assert study_hypervolume(study, [0.0, 3.0]) == pytest.approx(0.8 * 2.0)

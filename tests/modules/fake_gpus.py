@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -87,4 +89,13 @@ class Slow(OnFakeGpus):
 
     def step(self) -> dict[str, Any]:
         time.sleep(0.5)
+        return super().step()
+
+
+class Deadly(OnFakeGpus):
+    """Kills its own process, as a full memory would, in the second epoch of each attempt of the trial of seed 1."""
+
+    def step(self) -> dict[str, Any]:
+        if self._given["seed"] == 1 and self.iteration == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().step()

@@ -1,8 +1,10 @@
 """A study file of every domain, as text to vary."""
 
+import optuna
 import pytest
 
 from sbp_tune.files import parse_yaml
+from sbp_tune.study import storage
 from sbp_tune.study.file import Study
 
 STUDY = """
@@ -41,3 +43,11 @@ def make_study():
         return Study(parse_yaml(text, "demo.yaml"), "demo.yaml")
 
     return make
+
+
+@pytest.fixture
+def storage_in_memory(monkeypatch):
+    """One storage a directory, as its file would be: on a disk a suite of many searches waits for their commits."""
+    storages = {}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    monkeypatch.setattr(storage, "_storage", lambda path: storages.setdefault(path, optuna.storages.InMemoryStorage()))

@@ -9,7 +9,8 @@ from sbp_tune.config import TrainConfig
 from sbp_tune.study.epochs import append_row
 from sbp_tune.study.lock import only_writer
 from sbp_tune.study.results import load_study
-from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points, outcome
+from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
+from sbp_tune.study.settle import outcome
 from sbp_tune.study.storage import create_study, number_of, open_study
 
 OBJECTIVES = {"val_accuracy": "max", "kwh": "min"}

@@ -1,0 +1,148 @@
+from types import SimpleNamespace
+
+import pytest
+import ray.exceptions as rays
+from optuna.trial import TrialState
+from ray import cloudpickle
+from ray.tune.search import Searcher
+
+from sbp_tune.study import retries
+from sbp_tune.study.recorder import Recorder
+from sbp_tune.study.retries import is_death
+from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
+from sbp_tune.study.storage import create_study, open_study
+
+OF_THE_CODE = rays.RayTaskError("step", "a traceback", ValueError("loss is nan"))
+DONE = {"val_accuracy": 0.9, "kwh": 1e-6, "fully_trained": True}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (rays.ActorDiedError(), True),
+        (rays.ActorUnavailableError("gone for a while", None), True),
+        (rays.NodeDiedError("spot instance taken"), True),
+        (rays.WorkerCrashedError(), True),
+        (rays.OutOfMemoryError("killed by the memory monitor"), True),
+        (rays.ActorDiedError(OF_THE_CODE), False),  # its own exception, in its creation
+        (OF_THE_CODE, False),
+        (ValueError("loss is nan"), False),
+        (MemoryError(), False),
+    ],
+)
+def test_only_what_ended_the_worker_from_outside_is_a_death(error, expected):
+    assert is_death(error) is expected
+
+
+@pytest.fixture
+def start(tmp_path, make_study, monkeypatch, storage_in_memory):
+    """start(max_failures) -> (directory, searcher, die): die(trial_id, error) is what Ray does when a trial fails.
+
+    There is no rest between attempts.
+    """
+    monkeypatch.setattr(retries, "_LONGEST_REST_S", 0.0)
+
+    def begin(max_failures=2):
+        study = make_study(("{trials: 6}", f"{{trials: 6, max_failures: {max_failures}}}"))
+        enqueue_fixed_points(create_study(tmp_path, study.file.name, study.objectives, {}), study)
+        searcher, recorder = OptunaSearcher(study, tmp_path), Recorder(study, tmp_path, stop=lambda: None)
+
+        def die(trial_id, error):
+            file = tmp_path / f"{trial_id}.pkl"
+            file.write_bytes(cloudpickle.dumps(error))
+            searcher.on_trial_complete(trial_id, error=True)
+            recorder.on_trial_error(0, [], SimpleNamespace(trial_id=trial_id, pickled_error_file=str(file)))
+
+        return tmp_path, searcher, die
+
+    return begin
+
+
+def test_a_dead_trial_goes_on_from_its_checkpoint_and_others_are_not_held_up(start):
+    path, searcher, die = start()
+    first = searcher.suggest("a")
+    other = searcher.suggest("b")
+    (path / "ray" / "a" / "checkpoint_000000").mkdir(parents=True)
+    die("a", rays.ActorDiedError())
+    assert open_study(path).get_trials()[0].state == TrialState.RUNNING
+    again = searcher.suggest("a2")
+    checkpoints = [str(path / "ray" / "a" / "checkpoint_000000")]
+    assert again == {**first, "lease": {**first["lease"], "attempt": 1}, "resume_from": checkpoints}
+    assert searcher.suggest("c")["lease"]["trial"] != other["lease"]["trial"]
+    searcher.on_trial_complete("a2", DONE)
+    assert open_study(path).get_trials()[0].state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_one_that_dies_every_time_is_given_up_with_the_reason(start, allowed):
+    path, searcher, die = start(allowed)
+    for attempt in range(allowed + 1):
+        assert searcher.suggest(f"a{attempt}")["lease"] == {
+            "folder": str(path / "energy"),
+            "trial": "0",
+            "attempt": attempt,
+        }
+        die(f"a{attempt}", rays.NodeDiedError("its node is gone"))
+    trial = open_study(path).get_trials()[0]
+    attempts = f"{allowed + 1} attempt{'s' if allowed else ''}"
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["error"] == f"given up after {attempts} that died: NodeDiedError: its node is gone"
+    assert searcher.suggest("b")["lease"]["trial"] == "1"
+
+
+def test_an_error_of_its_own_is_final(start):
+    path, searcher, die = start()
+    searcher.suggest("a")
+    die("a", OF_THE_CODE)
+    trial = open_study(path).get_trials()[0]
+    assert trial.state == TrialState.FAIL and trial.user_attrs["error"] == "ValueError: loss is nan"
+
+
+def test_the_search_is_not_over_while_a_trial_may_have_to_go_on(start):
+    _, searcher, die = start()
+    configs = [searcher.suggest(f"t{number}") for number in range(8)]
+    assert all(isinstance(config, dict) for config in configs)
+    assert searcher.suggest("none") is None
+    for number in range(1, 8):
+        searcher.on_trial_complete(f"t{number}", DONE)
+    assert searcher.suggest("none") is None
+    die("t0", rays.WorkerCrashedError())
+    assert searcher.suggest("t0-2")["lease"]["trial"] == "0"
+    searcher.on_trial_complete("t0-2", DONE)
+    assert searcher.suggest("none") == Searcher.FINISHED
+
+
+def test_deaths_are_counted_over_restarts(start, make_study):
+    path, searcher, die = start(1)
+    searcher.suggest("a")
+    die("a", rays.ActorDiedError())
+    study = make_study(("{trials: 6}", "{trials: 6, max_failures: 1}"))
+    assert OptunaSearcher(study, path).suggest("a2")["lease"]["attempt"] == 1
+    die("a2", rays.ActorDiedError())
+    assert open_study(path).get_trials()[0].state == TrialState.FAIL
+
+
+@pytest.mark.parametrize(("deaths", "rest"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (20, 60)])
+def test_the_rest_grows_with_the_deaths(deaths, rest):
+    trial = SimpleNamespace(user_attrs={"deaths": {str(index): 1000.0 + index for index in range(deaths)}})
+    last = 1000.0 + deaths - 1
+    assert retries.rests(trial, last) and retries.rests(trial, last + rest - 0.1)
+    assert not retries.rests(trial, last + rest) and not retries.rests(trial, last - 5)
+    assert not retries.rests(SimpleNamespace(user_attrs={}))
+
+
+def test_while_a_trial_rests_others_start_and_the_search_waits(start, monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(retries, "time", SimpleNamespace(time=lambda: clock.now))
+    _, searcher, die = start()
+    monkeypatch.setattr(retries, "_LONGEST_REST_S", 60.0)
+    searcher.suggest("a")
+    die("a", rays.ActorDiedError())
+    clock.now += 0.9
+    assert [searcher.suggest(f"b{number}")["lease"]["trial"] for number in range(1, 8)] == list("1234567")
+    for number in range(1, 8):
+        searcher.on_trial_complete(f"b{number}", DONE)
+    assert searcher.suggest("none") is None
+    clock.now += 0.1
+    lease = searcher.suggest("a2")["lease"]
+    assert (lease["trial"], lease["attempt"]) == ("0", 1)
