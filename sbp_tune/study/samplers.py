@@ -79,13 +79,13 @@ def _nehvi(seed: int, space: Space | None) -> BaseSampler:
 
 def _gp(seed: int, space: Space | None) -> BaseSampler:
     sampler = _GP(seed=seed, independent_sampler=TPESampler(seed=seed), warn_independent_sampling=False)
-    sampler.fixed_space = space and space.always_active()
+    sampler.fixed_space = space.always_active() if space else None
     return sampler
 
 
 def _nsga2(seed: int, space: Space | None) -> BaseSampler:
     sampler = _NSGAII(seed=seed)
-    sampler.fixed_space = space and space.always_active()
+    sampler.fixed_space = space.always_active() if space else None
     return sampler
 
 
@@ -93,7 +93,7 @@ def _nsga3(seed: int, space: Space | None) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         sampler = _NSGAIII(seed=seed)
-    sampler.fixed_space = space and space.always_active()
+    sampler.fixed_space = space.always_active() if space else None
     return sampler
 
 
