@@ -212,3 +212,12 @@ def test_nested_keeps_every_value_that_has_a_place(flat):
 
 def test_options_know_true_from_one():
     assert Options("choice", (1, 2)).contains(1) and not Options("choice", (1, 2)).contains(True)
+
+
+def test_active_names_what_means_something_and_hears_nothing_else():
+    space = space_of(
+        schedule={"choice": ["constant", "linear"]}, k={"uniform": [0.1, 0.2], "when": {"schedule": ["linear"]}}
+    )
+    assert space.active({"sparsity.schedule": "linear"}) == ["sparsity.schedule", "sparsity.k", "epochs"]
+    assert space.active({"sparsity.schedule": "constant", "sparsity.k": 0.1}) == ["sparsity.schedule", "epochs"]
+    assert space.active({}) == ["sparsity.schedule", "epochs"]
