@@ -1,4 +1,4 @@
-"""How fast does a search find the front? Our sampler against Optuna's, Syne Tune's and Ax's.
+"""How fast does a search find the front? Our samplers against Optuna's, Syne Tune's and Ax's.
 
     python -m benchmarks.search_quality --seeds 10
 
@@ -24,7 +24,7 @@ from benchmarks.search_quality.simulator import Runs, recorded, run
 from benchmarks.search_quality.table import table, text
 from sbp_tune.files import write_atomic
 
-SLOW = ("ours", "Optuna GP", "Ax")
+SLOW = ("our default", "our nehvi", "Optuna GP", "Ax")
 AT = (25, 50, 100)
 
 

@@ -16,6 +16,7 @@ import optuna
 
 from benchmarks.search_quality.problems import Pair, Problem, Values
 from sbp_tune.study.domains import Options, Range
+from sbp_tune.study.samplers import make_sampler, resolved_sampler
 
 
 class Search(Protocol):
@@ -131,10 +132,14 @@ class SyneTuneSearch:
         self._search.tell(handle, dict(zip("ab", signed, strict=True)))
 
 
-def _ours(problem: Problem, seed: int) -> Search:
-    from sbp_tune.study.gp_sampler import ConditionalGPSampler
+def _default(problem: Problem, seed: int) -> Search:
+    """What a study file gets that names no sampler, for a search of a hundred trials."""
+    name = resolved_sampler("auto", problem.space.is_flat, 100)
+    return OptunaSearch(problem, make_sampler(name, seed, problem.space))
 
-    return OptunaSearch(problem, ConditionalGPSampler(problem.space, seed))
+
+def _nehvi(problem: Problem, seed: int) -> Search:
+    return OptunaSearch(problem, make_sampler("nehvi", seed, problem.space))
 
 
 def _gp(problem: Problem, seed: int) -> Search:
@@ -147,7 +152,8 @@ def _meant(problem: Problem, values: Mapping[str, Any]) -> Values:
 
 
 PEERS: dict[str, Peer] = {
-    "ours": Peer(_ours),
+    "our default": Peer(_default),
+    "our nehvi": Peer(_nehvi),
     "random": Peer(lambda problem, seed: OptunaSearch(problem, optuna.samplers.RandomSampler(seed=seed))),
     "Optuna NSGA-II": Peer(lambda problem, seed: OptunaSearch(problem, optuna.samplers.NSGAIISampler(seed=seed))),
     "Optuna TPE": Peer(lambda problem, seed: OptunaSearch(problem, optuna.samplers.TPESampler(seed=seed))),

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from optuna._gp.search_space import SearchSpace
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import IntDistribution
 
-from sbp_tune.study.domains import Domain, Options, parameter_value
+from sbp_tune.study.domains import Domain, Options
 from sbp_tune.study.space import Space
 
 Array = NDArray[np.float64]
@@ -31,7 +31,7 @@ class Encoding:
     def __init__(self, space: Space) -> None:
         self._space = space
         domains = {parameter.key: parameter.domain for parameter in space.parameters}
-        self.distributions = {key: _distribution(domain) for key, domain in domains.items()}
+        self.distributions = {key: domain.distribution() for key, domain in domains.items()}
         self._keys = [key for key, distribution in self.distributions.items() if not distribution.single()]
         self._options = {key: domain.values for key, domain in domains.items() if isinstance(domain, Options)}
         self._orders = {key: order for key in self._keys if (order := _order(domains[key]))}
@@ -107,14 +107,6 @@ class Encoding:
         if key in self._orders:
             return self._orders[key].index(int(self.distributions[key].to_internal_repr(label)))
         return label
-
-
-def _distribution(domain: Domain) -> BaseDistribution:
-    if isinstance(domain, Options):
-        return CategoricalDistribution([parameter_value(domain, value) for value in domain.values])
-    if domain.kind == "int":
-        return IntDistribution(int(domain.low), int(domain.high))
-    return FloatDistribution(domain.low, domain.high, log=domain.kind == "log_uniform")
 
 
 def _order(domain: Domain) -> list[int]:

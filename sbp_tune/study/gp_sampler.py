@@ -34,7 +34,7 @@ from optuna._gp.optim_mixed import optimize_acqf_mixed
 from optuna._gp.qmc import sample_from_normal_sobol
 from optuna._hypervolume import get_non_dominated_box_bounds
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.study._multi_objective import _is_pareto_front
 from optuna.trial import FrozenTrial, TrialState
@@ -49,13 +49,17 @@ _STARTS = 6  # local searches for the best proposal
 
 
 class ConditionalGPSampler(BaseSampler):
-    """Proposes points of a study file's space; the first `startup_trials` are spread out (Sobol), not modelled."""
+    """Proposes points of a study file's space.
 
-    def __init__(self, space: Space, seed: int, startup_trials: int = 10) -> None:
+    The first `startup_trials` are spread out (Sobol), not modelled; after `most_trials` TPE proposes, since the cost
+    of a model grows with their cube.
+    """
+
+    def __init__(self, space: Space, seed: int, startup_trials: int = 10, most_trials: int = 150) -> None:
         self._encoding = Encoding(space)
         self._random = np.random.RandomState(seed)
-        self._independent = RandomSampler(seed=seed)
-        self._startup_trials = startup_trials
+        self._independent = TPESampler(seed=seed)
+        self._startup_trials, self._most_trials = startup_trials, most_trials
         power_of_two = 1 << max(0, startup_trials - 1).bit_length()
         self._spread = self._encoding.numbers.sample_normalized_params(power_of_two, self._random)
         self._models: list[Surrogate] | None = None  # the last ones: where the next fit begins
@@ -70,6 +74,8 @@ class ConditionalGPSampler(BaseSampler):
         ended = [other for other in trials if other.state == TrialState.COMPLETE and self._encoding.has(other.params)]
         if len(ended) < self._startup_trials or not self._encoding.numbers.dim:
             return self._encoding.decoded(self._spread[trial.number % len(self._spread)])
+        if len(ended) > self._most_trials:
+            return {}
         running = [
             other
             for other in trials
@@ -156,8 +162,8 @@ class ExpectedGain(BaseAcquisitionFunc):
             return self.eval_acqf(x[None])[0]
         x = self._encoding.projected(x)
         total = torch.zeros(x.shape[:-1], dtype=torch.float64)
-        for model, threshold in self._limits:
-            mean, variance = model.posterior(x)
+        for limit, threshold in self._limits:
+            mean, variance = limit.posterior(x)
             total = total + torch.special.log_ndtr((mean - threshold) / (variance + 1e-12).sqrt())
         if not len(self._lower):  # nothing feasible is known yet
             return total

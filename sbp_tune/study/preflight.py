@@ -35,7 +35,7 @@ def check_on_this_machine(study: Study, address: str | None) -> None:
     """
     trainable = load_trainable(study.trainable)
     try:
-        make_sampler(study.sampler, study.file.search.seed)  # somebody's own may not be there
+        make_sampler(study.sampler, study.file.search.seed, study.space)  # somebody's own may not be there
     except InputError as error:
         raise InputError(f"{study.source}: {problem}" for problem in error.problems) from error
     if address is not None:

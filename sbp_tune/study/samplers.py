@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from sbp_tune.errors import InputError
 from sbp_tune.section import near
+from sbp_tune.study.space import Space
 
 GP_TRIALS = 150
 """Trials to which a Gaussian process is fitted; its cost grows with their cube, so beyond them TPE proposes."""
@@ -68,28 +69,37 @@ class _GP(_FixedSpace, GPSampler):
         return super()._sample_relative_impl(study, inside, running_trials, search_space)
 
 
-def _gp(seed: int, space: Distributions | None) -> BaseSampler:
+def _nehvi(seed: int, space: Space | None) -> BaseSampler:
+    if space is None:
+        raise InputError("search.sampler: nehvi needs the space of a study")
+    from sbp_tune.study.gp_sampler import ConditionalGPSampler  # torch: only where it proposes
+
+    return ConditionalGPSampler(space, seed, most_trials=GP_TRIALS)
+
+
+def _gp(seed: int, space: Space | None) -> BaseSampler:
     sampler = _GP(seed=seed, independent_sampler=TPESampler(seed=seed), warn_independent_sampling=False)
-    sampler.fixed_space = space
+    sampler.fixed_space = space.always_active() if space else None
     return sampler
 
 
-def _nsga2(seed: int, space: Distributions | None) -> BaseSampler:
+def _nsga2(seed: int, space: Space | None) -> BaseSampler:
     sampler = _NSGAII(seed=seed)
-    sampler.fixed_space = space
+    sampler.fixed_space = space.always_active() if space else None
     return sampler
 
 
-def _nsga3(seed: int, space: Distributions | None) -> BaseSampler:
+def _nsga3(seed: int, space: Space | None) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         sampler = _NSGAIII(seed=seed)
-    sampler.fixed_space = space
+    sampler.fixed_space = space.always_active() if space else None
     return sampler
 
 
-SAMPLERS: dict[str, Callable[[int, Distributions | None], BaseSampler]] = {
+SAMPLERS: dict[str, Callable[[int, Space | None], BaseSampler]] = {
     "gp": _gp,
+    "nehvi": _nehvi,
     "tpe": lambda seed, _: TPESampler(seed=seed),
     "nsga2": _nsga2,
     "nsga3": _nsga3,
@@ -98,10 +108,10 @@ SAMPLERS: dict[str, Callable[[int, Distributions | None], BaseSampler]] = {
 }
 
 
-def make_sampler(name: str, seed: int, space: Distributions | None = None) -> BaseSampler:
+def make_sampler(name: str, seed: int, space: Space | None = None) -> BaseSampler:
     """A sampler by its name, or `module:Class`, an Optuna sampler that takes a seed or no argument.
 
-    space: Optuna's distribution of each parameter that every trial has; None: what all trials so far had.
+    space: what may be proposed; without it a model is of the parameters that all trials so far had.
     InputError for a name that is none, and for a class that cannot be used.
     """
     if ":" in name:

@@ -167,7 +167,7 @@ def study_sampler(study: Study, started: int) -> optuna.samplers.BaseSampler:
     seed = study.file.search.seed
     if started > 0:
         seed = int(np.random.SeedSequence([seed, started]).generate_state(1)[0])
-    return make_sampler(study.sampler, seed, study.space.always_active())
+    return make_sampler(study.sampler, seed, study.space)
 
 
 def enqueue_fixed_points(optuna_study: optuna.Study, study: Study) -> None:

@@ -12,10 +12,12 @@ from ray.tune.search import Searcher
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml
+from sbp_tune.study.domains import Range
 from sbp_tune.study.file import Study
 from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.samplers import GP_TRIALS, SAMPLERS, make_sampler, resolved_sampler
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
+from sbp_tune.study.space import Parameter, Space
 from sbp_tune.study.storage import create_study, open_study
 
 FLAT = """
@@ -191,16 +193,18 @@ def test_a_model_is_of_all_that_every_trial_has_whatever_the_baselines_lack(begi
     assert set(common) == {"epochs", "optimizer.lr"}
 
 
-def test_beyond_its_trials_the_gaussian_process_leaves_it_to_tpe():
+@pytest.mark.parametrize(("sampler", "first"), [("gp", False), ("nehvi", True)])  # who proposes the first ten
+def test_beyond_its_trials_the_gaussian_process_leaves_it_to_tpe(sampler, first):
     space = {"x": FloatDistribution(0, 1)}
-    study = optuna.create_study(sampler=make_sampler("gp", 0, space))
+    whole = Space((Parameter("x", Range("uniform", 0.0, 1.0)),), {})
+    study = optuna.create_study(sampler=make_sampler(sampler, 0, whole))
 
     def fill(upto):
         for index in range(len(study.get_trials(states=[TrialState.COMPLETE])), upto):
             trial = optuna.create_trial(params={"x": (index * 0.37) % 1}, distributions=space, value=float(index % 7))
             study.add_trial(trial)
 
-    for known, by_model in ((9, False), (20, True), (GP_TRIALS + 1, False)):
+    for known, by_model in ((9, first), (20, True), (GP_TRIALS + 1, False)):
         fill(known)
         trial = study.ask()
         assert ("x" in study.sampler.sample_relative(study, study.trials[-1], space)) == by_model
@@ -233,7 +237,7 @@ def test_a_resolved_file_says_which_sampler(space, search, name):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("gpp", "found 'gpp'; allowed: auto, gp, tpe, nsga2, nsga3, random, grid, or module:Class"),
+        ("gpp", "found 'gpp'; allowed: auto, gp, nehvi, tpe, nsga2, nsga3, random, grid, or module:Class"),
         ("json:loads", "needs a class derived from optuna.samplers.BaseSampler"),
         ("not_there:Sampler", "not_there cannot be imported: No module named 'not_there'"),
         ("optuna.samplers:Nope", "optuna.samplers has no Nope"),
