@@ -84,7 +84,7 @@ def points_to_confirm(study: StudyResults, points: str) -> Chosen:
     if not chosen:
         others = ", ".join(map(str, study.trials["trial"][is_complete(study) & ~is_control])) or "none is complete"
         raise InputError(
-            f"points: {one_line(points)} means dense trials alone, whose controls run in any case; other trials: {others}"
+            f"points: {one_line(points)} means dense trials alone, and controls run in any case; others: {others}"
         )
     return Chosen(chosen, controls)
 

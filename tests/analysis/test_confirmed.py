@@ -233,7 +233,7 @@ def test_points_to_confirm(study, points, expected):
                 "trial=4: this trial is failed; only a complete trial can be picked",
             ],
         ),
-        ("trial=0", ["points: trial=0 means dense trials alone, whose controls run in any case; other trials: 2, 3"]),
+        ("trial=0", ["points: trial=0 means dense trials alone, and controls run in any case; others: 2, 3"]),
     ],
 )
 def test_points_that_cannot_be_confirmed(build, points, problems):
@@ -247,9 +247,7 @@ def test_of_proposed_dense_trials_those_on_the_control_curve_are_controls(build)
     proposed = [build.trial("dense", val_accuracy=accuracy, kwh=2.0) for accuracy in (0.85, 0.75)]
     study = build.study(build.control(0.9, 3.0), build.control(0.6, 2.5), *proposed, build.sparse(0.9, 2.0))
     assert points_to_confirm(study, "trial=4") == ([4], [0, 1, 2])
-    with pytest.raises(
-        InputError, match="trial=3 means dense trials alone, whose controls run in any case; other trials: 4"
-    ):
+    with pytest.raises(InputError, match="trial=3 means dense trials alone, and controls run in any case; others: 4"):
         points_to_confirm(study, "trial=3")
 
 
