@@ -22,7 +22,7 @@ from sbp_tune.energy.records import Gap
 from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.study.cross_check import read_cross_checks
 from sbp_tune.study.ledger import StudyBill, study_bill
-from sbp_tune.study.results import StudyResults
+from sbp_tune.study.results import StudyResults, confirmation_path, load_study
 from sbp_tune.study.window import machine_kwh
 
 COMPONENTS = ("gpu", "cpu", "ram")
@@ -105,7 +105,8 @@ class BillInfo:
 
     components: of the machine, by name; conserved: how far the sum of the lines is from the machine, relative;
     wasted_kwh: of all trials, by attempts that were not continued from; seconds: metered, summed over nodes; co2: None
-    without a place; problems: damage and warnings, a line each.
+    without a place; problems: damage and warnings, a line each; confirmation: the bill of the study's confirmation,
+    which is in none of the numbers here.
     """
 
     study: str
@@ -122,6 +123,7 @@ class BillInfo:
     not_measured: tuple[str, ...]
     problems: tuple[str, ...]
     cross_check: tuple[CrossCheckRow, ...]
+    confirmation: BillInfo | None = None
 
 
 def bill_info(study: StudyResults) -> BillInfo:
@@ -168,7 +170,15 @@ def _info(study: StudyResults, billed: StudyBill, bill: Bill) -> BillInfo:
         not_measured=bill.not_measured,
         problems=(*billed.problems, *problems),
         cross_check=checks,
+        confirmation=_confirmation(study),
     )
+
+
+def _confirmation(study: StudyResults) -> BillInfo | None:
+    path = confirmation_path(study.path)
+    if not (path / "study.db").is_file() or study_bill(path) is None:
+        return None
+    return bill_info(load_study(path))
 
 
 def _line(name: str, parts: Iterable[Line]) -> LineRow:

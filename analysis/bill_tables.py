@@ -76,6 +76,12 @@ def sentences(info: BillInfo) -> Iterator[str]:
             f"CO2eq: {trials_kg} for the trials, {machine_kg} for the machines ({info.co2.place}, "
             f"{1000 * info.co2.kg_per_kwh:.0f} g/kWh, PUE {info.co2.pue:g})."
         )
+    if info.confirmation is not None:
+        runs, machines = info.confirmation.lines[0], info.confirmation.machine
+        yield (
+            f"Confirmation, beside the search and in none of these numbers nor its budget: {energy(runs.kwh)} for "
+            f"{len(info.confirmation.trials)} runs, {energy(machines.kwh)} for the machines."
+        )
     yield from (f"Not measured, and in none of these numbers: {name}" for name in info.not_measured)
     yield from (f"Gap: {gap}" for gap in info.gaps)
     yield from (f"Warning: {one_line(problem)}" for problem in info.problems)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from analysis.confirmed import read_confirmed
+from analysis.confirmed_table import sentences as confirmed_sentences
 from analysis.controls import compare_with_dense, dense_curve
 from analysis.energy_bill import energy_bill_info
 from analysis.trials import devices, estimator, is_complete, is_dense_control, metric, records, useful, varying_config
@@ -16,7 +18,7 @@ def conclusion(study: StudyResults) -> list[str]:
     sentences = [*([study.simulation] if study.simulation else []), _trials(study)]
     if (is_complete(study) & metric(study, "val_accuracy").notna()).any():
         sentences += [_most_accurate(study), *_against_dense(study)]
-        sentences.append("Each point is one run with one seed, so differences are not yet confirmed.")
+        sentences += _confirmation(study)
     return [*sentences, *_caution(study)]
 
 
@@ -72,6 +74,13 @@ def _against_dense(study: StudyResults) -> list[str]:
             f"{_count(alone, 'sparse trial')} used less or more energy than any dense control and cannot be compared."
         )
     return sentences
+
+
+def _confirmation(study: StudyResults) -> list[str]:
+    confirmed = confirmed_sentences(read_confirmed(study))
+    others = "Each other point" if confirmed else "Each point"
+    end = "." if confirmed else ", so differences are not yet confirmed."
+    return [*confirmed, f"{others} is one run with one seed{end}"]
 
 
 def _differs_from_controls(study: StudyResults, trial: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.pareto import front_mask
 from analysis.trials import estimator, is_complete, is_dense_control, useful
@@ -13,15 +14,27 @@ from sbp_tune.study.results import StudyResults
 def dense_curve(study: StudyResults) -> pd.DataFrame:
     """The dense-control curve: columns kwh and val_accuracy [n points], by kwh ascending.
 
-    The complete dense controls that no other control dominates, to be joined by straight lines; if a
-    dominated control cost more than all of these, the curve runs on level to its kwh. Controls with a
-    NaN are left out. Empty without controls.
+    The complete dense controls as a `control_curve`.
     """
     controls = pd.DataFrame({"kwh": useful(study, "kwh"), "val_accuracy": useful(study, "val_accuracy")})
-    controls = controls[is_dense_control(study)].dropna()
+    return control_curve(controls[is_dense_control(study)])
+
+
+def control_curve(controls: pd.DataFrame) -> pd.DataFrame:
+    """Runs of dense controls (columns kwh and an accuracy) as a curve [n points], by kwh ascending.
+
+    Those that no other control dominates, to be joined by straight lines; if a dominated control cost more than
+    all of these, the curve runs on level to its kwh. Controls with a NaN are left out. Empty without controls.
+    """
+    controls = controls.dropna()
     front = controls[front_mask(controls, ["min", "max"])].sort_values("kwh")
     end = controls.max().to_frame().T
     return pd.concat([front, end]).dropna().drop_duplicates("kwh").reset_index(drop=True)
+
+
+def at_equal_cost(curve: pd.DataFrame, kwh: ArrayLike) -> NDArray[np.float64]:
+    """Accuracy on a `control_curve` at so many kWh; beyond the cheapest or dearest control, that control's."""
+    return np.asarray(np.interp(np.asarray(kwh, float), curve.iloc[:, 0], curve.iloc[:, 1]), np.float64)
 
 
 def compare_with_dense(study: StudyResults) -> pd.DataFrame:
@@ -52,7 +65,7 @@ def compare_with_dense(study: StudyResults) -> pd.DataFrame:
     curve = dense_curve(study)
     if curve.empty:
         return trials.assign(dense_accuracy=np.nan, lead=np.nan, verdict="no control")
-    dense = np.interp(trials["kwh"], curve["kwh"], curve["val_accuracy"])
+    dense = at_equal_cost(curve, trials["kwh"])
     lead = trials["val_accuracy"] - dense
     cheaper = trials["kwh"] < curve["kwh"].iloc[0]
     dearer = trials["kwh"] > curve["kwh"].iloc[-1]

@@ -32,9 +32,9 @@ def pick_trial(study: StudyResults, pick: str) -> pd.Series:
     """
     rule, given, value = pick.partition("=")
     if rule == "trial" and given:
-        return _by_id(study, value)
+        return by_id(study, value)
     rules: dict[str, Callable[[StudyResults], pd.Series]] = {
-        "knee": _knee,
+        "knee": knee_of,
         "max-accuracy": _max_accuracy,
         "min-energy": _min_energy,
     }
@@ -80,7 +80,8 @@ def _header(study: StudyResults, row: pd.Series, pick: str, output: Path) -> lis
     ]
 
 
-def _by_id(study: StudyResults, wanted: str) -> pd.Series:
+def by_id(study: StudyResults, wanted: str) -> pd.Series:
+    """The row of the complete trial of this number or Ray trial id; InputError says which there are."""
     trials = study.trials
     matching = trials["trial"].map(str) == wanted
     if "trial_id" in trials:
@@ -90,13 +91,12 @@ def _by_id(study: StudyResults, wanted: str) -> pd.Series:
         raise InputError(f"trial={one_line(wanted)}: no such trial; complete trials: {complete}")
     row = trials[matching].iloc[0]
     if row["state"] != "complete":
-        raise InputError(
-            f"trial={one_line(wanted)}: this trial is {row['state']}; only a complete trial can be exported"
-        )
+        raise InputError(f"trial={one_line(wanted)}: this trial is {row['state']}; only a complete trial can be picked")
     return row
 
 
-def _knee(study: StudyResults) -> pd.Series:
+def knee_of(study: StudyResults) -> pd.Series:
+    """The row of the knee of the front."""
     front = trial_front(study)
     values = pd.concat([useful(study, name)[front.index] for name in study.objectives], axis=1)
     if front.empty:

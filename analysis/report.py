@@ -10,6 +10,8 @@ import pandas as pd
 from analysis.bill import BillInfo, bill_info
 from analysis.bill_tables import LINE_NAMES, energy, sentences
 from analysis.conclusion import conclusion
+from analysis.confirmed import read_confirmed
+from analysis.confirmed_table import NOTE, confirmed_table
 from analysis.energy_bill import COMPONENTS, energy_bill_info
 from analysis.figures import plot_energy_bill, plot_front
 from analysis.page import figure_html, folded, page, paragraph, table
@@ -44,6 +46,7 @@ def write_report(study: StudyResults, output: Path) -> Path:
         "<h2>Accuracy against energy</h2>",
         figure_html(plot_front(study), height=520),
         *_front(study),
+        *_confirmed(study),
         *_controls(study),
         *_energy_bill(study),
         *_failures(study),
@@ -57,8 +60,20 @@ def _front(study: StudyResults) -> list[str]:
     names = " and ".join(f"{name} ({direction})" for name, direction in study.objectives.items())
     note = f"Trials that no other complete trial beats in {names}, dense controls included."
     rows = trial_front(study).index
-    body = table(_trial_table(study, rows)) if len(rows) else paragraph("No trial has finished.")
+    shown = _trial_table(study, rows)
+    confirmed = confirmed_table(read_confirmed(study)).set_index("trial")
+    if len(confirmed):
+        for place, name in enumerate(("test accuracy", "lead", "verdict"), start=2):
+            shown.insert(place, f"confirmed {name}", shown["trial"].map(confirmed[name]).fillna("–"))
+    body = table(shown) if len(rows) else paragraph("No trial has finished.")
     return ["<h2>Pareto front</h2>", paragraph(note, "note"), body]
+
+
+def _confirmed(study: StudyResults) -> list[str]:
+    points = read_confirmed(study)
+    if points.empty:
+        return []
+    return ["<h2>Confirmed points</h2>", paragraph(NOTE, "note"), table(confirmed_table(points))]
 
 
 def _controls(study: StudyResults) -> list[str]:

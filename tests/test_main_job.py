@@ -103,7 +103,7 @@ def test_optuna_opens_the_storage(finished):
 def test_the_terminal_tells_in_plain_lines(finished):
     output = finished[1]
     assert "[6/6] trial" in output and "Front of finished" in output
-    assert output.count("  sbp-tune ") == 3
+    assert output.count("  sbp-tune ") == 4
     assert "\x1b[" not in output and "Ray" not in output
 
 

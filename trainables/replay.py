@@ -18,11 +18,11 @@ from sbp_tune.energy.carbon import co2_kg, intensity
 from sbp_tune.errors import SbpTuneError
 from sbp_tune.replay_table import ReplayTable
 from trainables.checkpoints import newest_whole
-from trainables.response import response
+from trainables.response import metrics_of_test, response
 
 _CHECKPOINT = "replay.json"
 _COMPONENTS = ("gpu", "cpu", "ram")
-_BESIDE = ("resume_from", "lease", "simulate")
+_BESIDE = ("resume_from", "lease", "simulate", "test")
 
 
 class Replay(ray.tune.Trainable):
@@ -30,7 +30,8 @@ class Replay(ray.tune.Trainable):
 
     Beside the config: `resume_from` as for the real one; `lease`, which nothing is billed on; `simulate`: what
     plays, a mapping of table (a file of `sbp-tune record`; None: the analytic response), match and searched (see
-    `ReplayTable.curve`), and noise (of the response). The trial ends where the curve does.
+    `ReplayTable.curve`), and noise (of the response); `test`: whether the last result holds the test metrics: of
+    the response, or what the table has of them, else none. The trial ends where the curve does.
     """
 
     _curve: list[dict[str, Any]] | None = None
@@ -68,6 +69,7 @@ class Replay(ray.tune.Trainable):
         kwh = row.get("kwh")
         return {
             **row,
+            **(self._test() if finished and self._given.get("test") else {}),
             "device": "simulated",
             "fully_trained": finished,
             **{f"kwh_{name}_source": "none" if row.get(f"kwh_{name}") is None else "model" for name in _COMPONENTS},
@@ -91,6 +93,10 @@ class Replay(ray.tune.Trainable):
 
     def cleanup(self) -> None:
         self._curve = None
+
+    def _test(self) -> dict[str, Any]:
+        simulate = self._given.get("simulate", {})
+        return {} if simulate.get("table") else metrics_of_test(self._config, simulate.get("noise", 1.0))
 
     def _load(self, state: dict[str, Any]) -> None:
         if len(self.curve) < state["epoch"] or _network(self._given) != state["model"]:

@@ -15,9 +15,10 @@ DENSE_EPOCH_KWH x the mean cost of its steps; a step is forward, grad_input and 
 which an estimator computes some only in part, and a ranking comes on top.
 
 Noise, all of it from the config and its seed: a normal offset of the run and one of each epoch, of 0.003 and 0.002
-in accuracy and of 1 % and 2 % in energy and time (log-normal there, so that energy is positive). What has no effect
-in a config has none here. Not in it: augmentation, the network and the data (one problem for all), divergence, early
-stopping, layers other than by a ramp. An adaptive schedule stays at p0: nothing measures the norm here.
+in accuracy and of 1 % and 2 % in energy and time (log-normal there, so that energy is positive). A test of the trained
+network has the run's own offset in accuracy and a fresh one of 0.002. What has no effect in a config has none here.
+Not in it: augmentation, the network and the data (one problem for all), divergence, early stopping, layers other than
+by a ramp. An adaptive schedule stays at p0: nothing measures the norm here.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def keep_fractions(config: TrainConfig) -> list[float]:
 def response(config: TrainConfig, noise: float = 1.0) -> list[dict[str, Any]]:
     """A row of results per planned epoch, in the columns of a real run; noise scales both kinds of it."""
     kept, sparsity = keep_fractions(config), config.sparsity
-    random = np.random.default_rng(np.frombuffer(hashlib.sha256(_seed_text(config)).digest(), np.uint32))
+    random = _random(config)
     accuracy_noise, cost_noise = (
         noise * (_RUN_NOISE[kind] * random.standard_normal() + _EPOCH_NOISE[kind] * random.standard_normal(len(kept)))
         for kind in ("accuracy", "cost")
@@ -99,7 +100,7 @@ def response(config: TrainConfig, noise: float = 1.0) -> list[dict[str, Any]]:
     penalty, rows = _penalty(sparsity, kept), []
     for index, p in enumerate(kept):
         accuracy = min(1.0, max(0.0, _accuracy(config, index + 1, penalty) + float(accuracy_noise[index])))
-        loss = math.log(1 / CHANCE) * (1 - accuracy) / (1 - CHANCE)
+        loss = _loss(accuracy)
         kwh, seconds = DENSE_EPOCH_KWH * float(spent[index]), DENSE_EPOCH_S * float(spent[index])
         rows.append(
             {
@@ -123,6 +124,15 @@ def response(config: TrainConfig, noise: float = 1.0) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def metrics_of_test(config: TrainConfig, noise: float = 1.0) -> dict[str, float]:
+    """What a test after the last planned epoch gives, in the columns of a real one."""
+    offset = _RUN_NOISE["accuracy"] * _random(config).standard_normal()  # the first number drawn there is the run's
+    fresh = _EPOCH_NOISE["accuracy"] * _random(config, "test").standard_normal()
+    accuracy = min(1.0, max(0.0, true_accuracy(config, config.epochs) + noise * float(offset + fresh)))
+    values = {**dict.fromkeys(("accuracy", "f1", "precision", "recall"), accuracy), "roc_auc": (1 + accuracy) / 2}
+    return {f"test_{name}": value for name, value in {**values, "loss": _loss(accuracy)}.items()}
 
 
 def _accuracy(config: TrainConfig, epoch: int, penalty: float) -> float:
@@ -153,5 +163,11 @@ def _penalty(sparsity: SparsityConfig, kept: list[float]) -> float:
     return loss * (1 - 0.3 * layers.slope + 0.3 * layers.slope**2) if has_profile else loss
 
 
-def _seed_text(config: TrainConfig) -> bytes:
-    return fingerprint(config.model_dump(mode="json")).encode()
+def _loss(accuracy: float) -> float:
+    return math.log(1 / CHANCE) * (1 - accuracy) / (1 - CHANCE)
+
+
+def _random(config: TrainConfig, purpose: str = "") -> np.random.Generator:
+    """Numbers that follow from the config and its seed."""
+    text = fingerprint(config.model_dump(mode="json")) + purpose
+    return np.random.default_rng(np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32))

@@ -20,6 +20,7 @@ from sbp_tune.vision import build_model, check_model, load_dataset
 from trainables.checkpoints import newest_whole
 
 _CHECKPOINT = "training.pt"
+_BESIDE = ("resume_from", "lease", "test")
 
 
 class SparseBackprop(ray.tune.Trainable):
@@ -30,7 +31,7 @@ class SparseBackprop(ray.tune.Trainable):
     @classmethod
     def check_input(cls, config: dict[str, Any]) -> None:
         """InputError where the data or the model that a config names cannot be used on this machine."""
-        parsed = TrainConfig.model_validate(config)
+        parsed = TrainConfig.model_validate({key: value for key, value in config.items() if key not in _BESIDE})
         check_model(parsed.model)
         if parsed.energy.has_place:
             intensity(**parsed.energy.place)
@@ -43,8 +44,8 @@ class SparseBackprop(ray.tune.Trainable):
         """Takes a config, and beside it perhaps what a study adds to it.
 
         resume_from: checkpoints of an earlier attempt, newest first; lease: by which the node's meter knows the
-        trial, a mapping of folder, trial and attempt. Built when first used: an exception in an actor's creation
-        reaches Ray's driver as text only.
+        trial, a mapping of folder, trial and attempt; test: whether the last result holds the metrics on the test
+        split too. Built when first used: an exception in an actor's creation reaches Ray's driver as text only.
         """
         self._given = config
 
@@ -52,7 +53,7 @@ class SparseBackprop(ray.tune.Trainable):
     def training(self) -> Training:
         """The run of this trial."""
         if self._training is None:
-            given = {key: value for key, value in self._given.items() if key not in ("resume_from", "lease")}
+            given = {key: value for key, value in self._given.items() if key not in _BESIDE}
             config = TrainConfig.model_validate(given)
             self._training = Training(config, self._lease(config) if "lease" in self._given else None)
             state = newest_whole(self._given.get("resume_from", []), self._read)
@@ -63,6 +64,8 @@ class SparseBackprop(ray.tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             row = self.training.run_epoch()
+            if self.training.finished and self._given.get("test"):
+                row |= self.training.test()[0]
         except BaseException:
             with suppress(SbpTuneError):  # a meter that fails as well must not hide why
                 self.training.close("failed")

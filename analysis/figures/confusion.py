@@ -62,7 +62,8 @@ def plot_confusion(run: Path | str) -> Figure:
     places = list(range(len(names)))
     figure = style.new_figure("Predicted class", "True class", height=460)
     figure.add_heatmap(
-        z=[style.drawn(row, _PERCENT) for row in info.shares], x=places, y=places, zmin=0, zmax=100, colorscale=style.SCALE, xgap=1, ygap=1,
+        z=[style.drawn(row, _PERCENT) for row in info.shares], x=places, y=places, zmin=0, zmax=100,
+        colorscale=style.SCALE, xgap=1, ygap=1,
         colorbar={"title": {"text": "%"}, "thickness": 12},
         text=[[f"{names[true]} as {names[guess]}: {info.counts[true, guess]}" for guess in places] for true in places],
         hovertemplate="%{text}, %{z:.1f} %<extra></extra>",

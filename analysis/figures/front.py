@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from analysis.figures import style
-from analysis.figures.confirmed import confirmed_points
+from analysis.figures.confirmed import confirmed_rows
 from analysis.figures.hover import hover_lines
 from analysis.pareto import front_mask, knee
 from analysis.text import one_line
@@ -32,7 +32,7 @@ class ParetoFrontInfo(NamedTuple):
     points: one row per complete or stopped trial with both values: trial, x, y, estimator, role
     ('control', 'trial' or 'stopped'), on_front (of all complete trials), on_curve (of the dense
     controls alone). knee: trial number; ideal: the best x and the best y of the front, as one point; both
-    None without a front.
+    None without a front. confirmed: as `confirmed_rows` gives it.
     """
 
     x: str
@@ -41,6 +41,7 @@ class ParetoFrontInfo(NamedTuple):
     points: pd.DataFrame
     knee: int | None
     ideal: tuple[float, float] | None
+    confirmed: pd.DataFrame
 
 
 def pareto_front_info(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> ParetoFrontInfo:
@@ -67,12 +68,13 @@ def pareto_front_info(study: StudyResults, x: str = "kwh", y: str = "val_accurac
         values = points[["x", "y"]].where(points["role"].isin(role))
         points[column] = front_mask(values.to_numpy(dtype=float), directions)
     front = points[points["on_front"]]
+    confirmed = confirmed_rows(study, x, y)
     if front.empty:
-        return ParetoFrontInfo(x, y, directions, points, None, None)
+        return ParetoFrontInfo(x, y, directions, points, None, None, confirmed)
     # accuracy first: a tie for the knee goes to the more accurate trial
     place = knee(front[["y", "x"]].to_numpy(dtype=float), directions[::-1])
     ideal = tuple(float(front[name].agg(best)) for name, best in zip(("x", "y"), directions, strict=True))
-    return ParetoFrontInfo(x, y, directions, points, int(front["trial"].iloc[place]), (ideal[0], ideal[1]))
+    return ParetoFrontInfo(x, y, directions, points, int(front["trial"].iloc[place]), (ideal[0], ideal[1]), confirmed)
 
 
 def plot_front(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> Figure:
@@ -82,10 +84,12 @@ def plot_front(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> 
     in readable units named in their titles. Points carry their trial's number. InputError as `pareto_front_info`.
     """
     infos = [pareto_front_info(study, name, y) for name in _costs(study, x)]
-    y_axis = axis_of(y, infos[0].points["y"])
-    axes = [axis_of(info.x, info.points["x"]) for info in infos]
-    members, repeats = _members(infos), confirmed_points(study)
-    series = [_series(info, members, repeats) for info in infos]
+    y_axis = axis_of(y, pd.concat([infos[0].points["y"], infos[0].confirmed["y"]]))
+    axes = [axis_of(info.x, pd.concat([info.points["x"], info.confirmed["x"]])) for info in infos]
+    members = _members(infos)
+    series = [_series(info, members) for info in infos]
+    empty = [name for name in series[0] if all(one[name].empty for one in series)]
+    series = [{name: rows for name, rows in one.items() if name not in empty} for one in series]
     figure = style.new_figure(axes[0].title, y_axis.title)
     hover = dict(zip(study.trials["trial"], hover_lines(study, [*COSTS, y, x]), strict=True))
     for name, rows in series[0].items():
@@ -100,14 +104,17 @@ def plot_front(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> 
             choices.append((COSTS.get(info.x, info.x), [update, {"xaxis.title.text": axis.title}]))
         figure.update_layout(updatemenus=[style.buttons(choices)])
     _frame(figure, infos[0], y_axis)
-    if infos[0].points.empty:
+    if infos[0].points.empty and infos[0].confirmed.empty:
         style.say(figure, "No trial has finished with both values.")
     return figure
 
 
 def _frame(figure: Figure, info: ParetoFrontInfo, y_axis: Axis) -> None:
     """Looks at the complete trials where the stopped ones would squeeze them; a double click shows all."""
-    complete = info.points.loc[info.points["role"] != "stopped", "y"]
+    repeats = info.confirmed[["y", "y_half"]].astype(float).fillna({"y_half": 0.0})
+    complete = pd.concat(
+        [info.points.loc[info.points["role"] != "stopped", "y"], repeats.sum(axis=1), repeats["y"] - repeats["y_half"]]
+    )
     low, high = complete.min(), complete.max()
     everything = info.points["y"].max() - info.points["y"].min()
     if len(complete) and 0 < high - low < everything / 2:
@@ -130,7 +137,8 @@ def direction_of(study: StudyResults, name: str) -> str:
 
 
 _STOPPED, _FRONT, _CURVE, _KNEE, _IDEAL = "stopped early", "Pareto front", "dense control curve", "knee", "ideal"
-_CONFIRMED = "confirmed, 95 % interval"
+# of confirmed points, by role
+_CONFIRMED = {"control": "dense control, confirmed (95 %)", "point": "sparse, confirmed (95 %)"}
 
 
 def _costs(study: StudyResults, x: str) -> list[str]:
@@ -149,31 +157,24 @@ def _members(infos: list[ParetoFrontInfo]) -> dict[str, list[int]]:
     return members | {name: of[name] for name in style.in_order(of)}
 
 
-def _series(
-    info: ParetoFrontInfo, members: dict[str, list[int]], repeats: pd.DataFrame | None
-) -> dict[str, pd.DataFrame]:
+def _series(info: ParetoFrontInfo, members: dict[str, list[int]]) -> dict[str, pd.DataFrame]:
     """Rows x and y of each trace, by name, the lines under the points; the same names for every x."""
-    points = info.points.set_index("trial")
+    points, confirmed = info.points.set_index("trial"), info.confirmed
     ordered = points.sort_values("x", kind="stable")
     ideal = pd.DataFrame([info.ideal] if info.ideal else [], columns=["x", "y"])
     series = {name: points.reindex(trials) for name, trials in members.items() if name == _STOPPED}
     series |= {_FRONT: ordered[ordered["on_front"]], _CURVE: ordered[ordered["on_curve"]]}
     series |= {name: points.reindex(trials) for name, trials in members.items() if name != _STOPPED}
     series |= {_KNEE: points[points.index == info.knee], _IDEAL: ideal}
-    if repeats is not None and f"{info.y}_mean" in repeats:
-        columns = {"x": info.x, "y": info.y}
-        values = {axis: repeats.get(f"{name}_mean") for axis, name in columns.items()}
-        errors = {f"{axis}_error": repeats.get(f"{name}_half_width") for axis, name in columns.items()}
-        series[_CONFIRMED] = pd.DataFrame({**values, **errors}, index=pd.Index(repeats["trial"]), dtype=float)
-    return series
+    return series | {name: confirmed[confirmed["role"] == role] for role, name in _CONFIRMED.items()}
 
 
 def _data(rows: pd.DataFrame, x_axis: Axis, y_axis: Axis) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for name, axis in (("x", x_axis), ("y", y_axis)):
         data[name] = style.drawn(rows[name], axis)
-        if f"{name}_error" in rows:
-            data[f"error_{name}"] = {"array": style.drawn(rows[f"{name}_error"], axis)}
+        if f"{name}_half" in rows:
+            data[f"error_{name}"] = {"array": style.drawn(rows[f"{name}_half"], axis)}
     return data
 
 
@@ -204,4 +205,13 @@ def _look(name: str, members: dict[str, list[int]], hover: dict[int, str], info:
         asterisk = {"symbol": "asterisk-open", "size": 12, "color": style.GREY, "line": {"width": 2}}
         said = "ideal: the best of both,<br>a point that no trial need reach<extra></extra>"
         return {"mode": "markers", "marker": asterisk, "name": name, "legendrank": 120, "hovertemplate": said}
-    return {"mode": "markers", "name": name, "legendrank": 105}
+    role = next(role for role, title in _CONFIRMED.items() if title == name)
+    rows = info.confirmed[info.confirmed["role"] == role]
+    color = style.VERMILLION if role == "control" else style.TEXT
+    return {
+        "mode": "markers", "name": name, "legendrank": 105, "customdata": rows["trial"].tolist(),
+        "marker": {"symbol": "cross-thin", "size": 8, "line": {"width": 2, "color": color}},
+        "error_x_color": color, "error_x_thickness": 1.5, "error_x_width": 4,
+        "error_y_color": color, "error_y_thickness": 1.5, "error_y_width": 4,
+        "text": [style.escaped_lines(text) for text in rows["hover"]], "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip

@@ -52,6 +52,7 @@ def print_conclusion(
         commands = [
             f"sbp-tune train {_word(path / 'best.yaml')}",
             f"sbp-tune export {_word(path)} --pick max-accuracy -o best.yaml",
+            f"sbp-tune confirm {_word(path)} --points front --seeds 3",
             f"{again} --set search.seed=1",
         ]
     else:

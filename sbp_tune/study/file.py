@@ -76,6 +76,30 @@ class SimulateConfig(Section):
     noise: float = Field(1.0, ge=0, le=100, description="factor on the noise of the analytic response")
 
 
+class ConfirmedRun(Section):
+    """One run of a confirmation: which of its points, with which seed."""
+
+    point: str
+    seed: int = Field(ge=0, lt=2**32)
+
+
+class ConfirmConfig(Section):
+    """A confirmation, which `sbp-tune confirm` writes: a fixed list of runs, in place of a search.
+
+    Its runs are the study's baselines, whole configs in the order in which they begin; each is tested at its end.
+    """
+
+    points: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="by the number of a trial of the search, its config"
+    )
+    runs: list[ConfirmedRun] = Field(min_length=1, description="in their order, those of one seed beside each other")
+    searched: dict[str, Any] = Field(description="domains of the search, by which `simulate.match: nearest` goes")
+
+    def config_of(self, run: ConfirmedRun) -> dict[str, Any]:
+        """The complete config of a run."""
+        return {**self.points[run.point], "seed": run.seed}
+
+
 class StudyFile(Section):
     """A study file as read, before its space is compiled."""
 
@@ -89,6 +113,7 @@ class StudyFile(Section):
     resources: ResourcesConfig = ResourcesConfig()
     energy: EnergyConfig = EnergyConfig()
     simulate: SimulateConfig | None = Field(None, description="of every trial; none: they train")
+    confirm: ConfirmConfig | None = Field(None, description="written by `sbp-tune confirm` alone")
 
 
 class Study:
@@ -123,14 +148,23 @@ class Study:
     @property
     def beside_config(self) -> dict[str, Any]:
         """What a trial is told beside its config."""
-        if self.file.simulate is None:
-            return {}
-        searched = {parameter.key: parameter.domain.bounds() for parameter in self.space.parameters}
-        return {"simulate": {**self.file.simulate.model_dump(), "searched": searched}}
+        beside: dict[str, Any] = {} if self.file.confirm is None else {"test": True}
+        if self.file.simulate is not None:
+            beside["simulate"] = {**self.file.simulate.model_dump(), "searched": self.searched}
+        return beside
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """Searched dotted key to the ends of its range, None for a list of options; of a confirmation its search's."""
+        if self.file.confirm is not None:
+            return self.file.confirm.searched
+        return {parameter.key: parameter.domain.bounds() for parameter in self.space.parameters}
 
     @property
     def proposed_trials(self) -> int:
         """Trials besides the baselines."""
+        if self.file.confirm is not None:
+            return 0
         return len(self.grid) * (1 if self._is_exhausted_by_grid() else self.file.search.trials)
 
     @property
@@ -174,6 +208,8 @@ class Study:
         return all(parameter.domain.kind == "grid" for parameter in self.space.parameters)
 
     def _baseline_points(self) -> list[dict[str, Any]]:
+        if (confirm := self.file.confirm) is not None:
+            return [confirm.config_of(run) for run in confirm.runs]  # checked when its trial was proposed
         points, problems = [], []
         for index, overrides in enumerate(self.file.baselines):
             where = f"baselines.{index}"
@@ -188,7 +224,7 @@ class Study:
     def _resolved_document(self) -> dict[str, Any]:
         """Plain data of the whole study, defaults written out: what study.yaml keeps."""
         document = self.file.model_dump(mode="json")
-        document["search"]["trials"] = math.ceil(self.proposed_trials / len(self.grid))
+        document["search"]["trials"] = max(1, math.ceil(self.proposed_trials / len(self.grid)))
         return document
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from sbp_tune.errors import InputError, SbpTuneError
-from sbp_tune.files import write_text_atomic, yaml_text
+from sbp_tune.files import read_yaml, write_text_atomic, yaml_text
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.ledger import ledger_folder
@@ -61,21 +61,45 @@ def resume(path: Path, address: str | None = None, cross_checked: bool = False) 
     Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
     left. The study's storage is told of every ending at once, and is never older than what ended.
     """
+    stored_study(path)  # before a lock is made in a folder that is none
+    with only_writer(path):
+        return go_on(stored_study(path), path, address, cross_checked)
+
+
+def stored_study(path: Path) -> Study:
+    """The study of a directory; InputError where it is none."""
     for needed in ("study.yaml", "study.db"):
         if not (path / needed).is_file():
             raise InputError(f"{path}: not a study directory: it has no {needed}")
-    study = load_study_file(path / "study.yaml")
-    with only_writer(path):
-        _settle_ended(study, path)
-        ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
-        if ended >= study.total_trials:
-            raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
-        kwh = study.file.budget.kwh
-        if kwh is not None and _spent_kwh(path) >= kwh:
-            raise InputError(f"{path}: its budget of {kwh:g} kWh is used up; nothing to resume")
-        check_on_this_machine(study, address)
-        with connected_ray(address):
-            return _run(study, path, trials_at_a_time(study, ray_nodes()), cross_checked)
+    return load_study_file(path / "study.yaml")
+
+
+def go_on(study: Study, path: Path, address: str | None, cross_checked: bool) -> Ending:
+    """Runs what is left of a study, as its only writer.
+
+    study: that of the directory, or it with more trials, which it then becomes.
+    """
+    _settle_ended(study, path)
+    ended = sum(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))
+    if ended >= study.total_trials:
+        raise InputError(f"{path}: all {study.total_trials} trials of this study have ended; nothing to resume")
+    kwh = study.file.budget.kwh
+    if kwh is not None and _spent_kwh(path) >= kwh:
+        raise InputError(f"{path}: its budget of {kwh:g} kWh is used up; nothing to resume")
+    check_on_this_machine(study, address)
+    with connected_ray(address):
+        concurrent = trials_at_a_time(study, ray_nodes())
+        _store(study, path)
+        return _run(study, path, concurrent, cross_checked)
+
+
+def _store(study: Study, path: Path) -> None:
+    """Makes the directory's study this one. What study.yaml says, the storage follows, also after a crash between."""
+    from sbp_tune.study.searcher import enqueue_fixed_points
+
+    if read_yaml(path / "study.yaml") != study.document:
+        write_text_atomic(path / "study.yaml", yaml_text(study.document))
+    enqueue_fixed_points(open_study(path), study)
 
 
 def _create(study: Study, path: Path) -> None:
@@ -105,6 +129,7 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
     import ray.tune
 
     from sbp_tune.energy.node_actor import NodeLease
+    from sbp_tune.study.blocks import BlockSearcher
     from sbp_tune.study.budget import KwhBudget
     from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.progress import Progress
@@ -123,13 +148,16 @@ def _run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endi
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
-    recorder, progress = Recorder(path, stop=interrupt), Progress(path, study.total_trials)
+    confirm = file.confirm
+    searcher = OptunaSearcher(study, path) if confirm is None else BlockSearcher(study, path, confirm)
+    labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
+    recorder, progress = Recorder(path, stop=interrupt), Progress(path, study.total_trials, labels)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
         ),
         tune_config=ray.tune.TuneConfig(
-            search_alg=OptunaSearcher(study, path),
+            search_alg=searcher,
             scheduler=make_scheduler(study, path),
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
             max_concurrent_trials=concurrent,

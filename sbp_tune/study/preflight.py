@@ -51,7 +51,7 @@ def check_on_this_machine(study: Study, address: str | None) -> None:
 
 def distinct_inputs(study: Study) -> list[dict[str, Any]]:
     """Complete configs that differ in data or model: each option of the space once, and the baselines."""
-    points = [study.space.point({}), *study.baselines]
+    points = [*([study.space.point({})] if study.proposed_trials else []), *study.baselines]
     for parameter in study.space.parameters:
         if parameter.key.split(".")[0] in ("data", "model"):
             points += [study.space.point({parameter.key: value}) for value in parameter.domain.samples()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,12 @@ class _Row:
 
 
 class Progress(Callback):
-    """Shows a search on the console."""
+    """Shows a search on the console. labels: by number of a trial, what is said of it beside its estimator."""
 
-    def __init__(self, path: Path, total: int, console: Console | None = None) -> None:
-        self._study, self._total = open_study(path), total
+    def __init__(
+        self, path: Path, total: int, labels: Sequence[str] | None = None, console: Console | None = None
+    ) -> None:
+        self._study, self._total, self._labels = open_study(path), total, labels
         self._console = console or Console()
         self._rows: dict[str, _Row] = {}
         self._live: Live | None = None
@@ -84,6 +87,8 @@ class Progress(Callback):
         if trial.trial_id not in self._rows:
             number = number_of(self._study, trial.trial_id)
             label = trial.config.get("sparsity", {}).get("estimator", "")
+            if number is not None and self._labels is not None:
+                label = f"{label} {self._labels[number]}"
             self._rows[trial.trial_id] = _Row(
                 -1 if number is None else number, label, epochs=trial.config.get("epochs", 0)
             )

@@ -38,9 +38,9 @@ class StudyResults:
 
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
     unfinished trials running or interrupted),
-    kind (search, baseline), error, ended (local time, NaT while unfinished), device, the METRICS of the last epoch (NaN where not measured), the
-    SOURCES, and the whole config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and
-    the METRICS of that epoch.
+    kind (search, baseline), error, ended (local time, NaT while unfinished), device, gpu_uuid (of all GPUs that an
+    attempt of it held; there where one did), the METRICS of the last epoch (NaN where not measured), the SOURCES, and
+    the whole config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
     """
 
     name: str
@@ -116,7 +116,13 @@ def _energy(bill: TrialBill | None, last: dict[str, Any]) -> dict[str, Any]:
     sources = {f"kwh_{name}_source": part.source for name, part in bill.components.items()}
     co2 = last["co2_kg"] * kwh / reported if kwh is not None and reported and last.get("co2_kg") is not None else None
     share = bill.measured_kwh / bill.known_kwh if bill.known_kwh and kwh is not None else None
-    return {**known, **sources, "kwh": kwh, "kwh_wasted": bill.kwh_wasted, "co2_kg": co2, "kwh_measured_share": share}
+    gpus = {uuid for attempt in bill.attempts for uuid in attempt.lease.gpus}
+    return {
+        **known,
+        **sources,
+        **({"gpu_uuid": " ".join(sorted(gpus))} if gpus else {}),
+        **{"kwh": kwh, "kwh_wasted": bill.kwh_wasted, "co2_kg": co2, "kwh_measured_share": share},
+    }
 
 
 def useful(trials: pd.DataFrame, name: str) -> pd.Series:
@@ -131,6 +137,11 @@ def useful(trials: pd.DataFrame, name: str) -> pd.Series:
         return values
     kwh, wasted = (pd.to_numeric(trials[key], errors="coerce").astype(float) for key in ("kwh", "kwh_wasted"))
     return values.where(~(wasted > 0), values * (1 - wasted / kwh))
+
+
+def confirmation_path(path: Path) -> Path:
+    """Where the confirmation of a study lies, itself a study's directory."""
+    return path / "confirm"
 
 
 def write_tables(results: StudyResults) -> list[Path]:

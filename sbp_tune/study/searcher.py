@@ -48,7 +48,7 @@ class OptunaSearcher(Searcher):
             )
             if trial is None and len(started) >= self._study.total_trials:
                 return str(Searcher.FINISHED)
-            number = self._optuna.ask().number if trial is None else trial.number
+            number = self._ask() if trial is None else trial.number
             config = self._config(number)
         before = attempts(self._optuna.get_trials(deepcopy=False)[number])
         checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
@@ -74,6 +74,10 @@ class OptunaSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
+
+    def _ask(self) -> int:
+        """Number of a trial that has not begun."""
+        return self._optuna.ask().number
 
     def _config(self, number: int) -> dict[str, Any] | None:
         """The config of a trial that has begun, proposed now if it was not; None, and the trial failed, if invalid.
@@ -159,12 +163,14 @@ def make_sampler(study: Study, started: int) -> optuna.samplers.BaseSampler:
 
 
 def enqueue_fixed_points(optuna_study: optuna.Study, study: Study) -> None:
-    """Baselines first, then the grid: once, when the study is made."""
-    for index, point in enumerate(study.baselines):
+    """Baselines first, then the grid, each once: what the storage has already is left alone."""
+    trials = optuna_study.get_trials(deepcopy=False)
+    baselines = sum("baseline" in trial.user_attrs for trial in trials)
+    for index, point in list(enumerate(study.baselines))[baselines:]:
         optuna_study.enqueue_trial(study.space.optuna_parameters(point), {"baseline": index, "point": point})
     if study.grid != [{}]:
         repeats = study.proposed_trials // len(study.grid)
-        for point in study.grid * repeats:
+        for point in (study.grid * repeats)[len(trials) - baselines :]:
             optuna_study.enqueue_trial(study.space.optuna_parameters(point))
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 
 from sbp_tune.config import is_meaningless
-from sbp_tune.study.domains import Domain, parameter_value
+from sbp_tune.study.domains import Domain, Options, parameter_value
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,28 @@ class Space:
     def grid_points(self) -> Iterator[dict[str, Any]]:
         """Every combination of the grid domains' active values, each once; one empty point without a grid."""
         grids = [parameter for parameter in self.parameters if parameter.domain.kind == "grid"]
+        yield from self._combinations(grids, [parameter.domain.samples() for parameter in grids])
+
+    def count(self, most: int = 10_000) -> int | None:
+        """How many points there are; None for more than `most`, and where a range is not of whole numbers."""
+        values: list[list[Any]] = []
+        for domain in (parameter.domain for parameter in self.parameters):
+            if isinstance(domain, Options):
+                values.append(domain.samples())
+            elif domain.kind == "int" and domain.high - domain.low < most:
+                values.append(list(range(int(domain.low), int(domain.high) + 1)))
+            else:
+                return None
+        if math.prod(map(len, values)) > most:
+            return None
+        return sum(1 for _ in self._combinations(self.parameters, values))
+
+    def _combinations(self, parameters: Sequence[Parameter], options: list[list[Any]]) -> Iterator[dict[str, Any]]:
+        """Every combination of active values, each once; one empty point of no parameters."""
         seen = set()
-        for combination in itertools.product(*(parameter.domain.samples() for parameter in grids)):
+        for combination in itertools.product(*options):
             values: dict[str, Any] = {}
-            for parameter, value in zip(grids, combination, strict=True):
+            for parameter, value in zip(parameters, combination, strict=True):
                 if self._is_active(parameter, values):
                     values[parameter.key] = value
             if (label := json.dumps(values)) not in seen:

@@ -17,6 +17,7 @@ from sbp_tune.cli import app
 from sbp_tune.energy.ledger import LedgerWriter
 from sbp_tune.energy.records import GpuInfo
 from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.study.results import load_study
 from sbp_tune.study.storage import create_study
 
 JOULES = 3.6e6
@@ -286,3 +287,23 @@ def test_the_command_without_a_ledger_and_with_an_impossible_one(directory, fake
     write_ledger(directory, node)
     result = CliRunner().invoke(app, ["energy", str(directory)])
     assert result.exit_code == 1 and "is above its limit of 70 W" in result.stderr
+
+
+def test_a_confirmation_has_a_bill_of_its_own(directory, fake_node, gpus):
+    write_ledger(directory, story(fake_node, gpus))
+    alone = bill_info(load_study(directory))
+    (directory / "confirm").mkdir()
+    (directory / "confirm" / "study.yaml").write_text((directory / "study.yaml").read_text())
+    create_study(directory / "confirm", "demo", {"val_accuracy": "max", "kwh": "min"}, {}).ask()
+    assert bill_info(load_study(directory)) == alone  # simulated, say: it has no ledger
+    node = fake_node()
+    node.open("a", "0", gpus={gpus[0]: 1.0}, cpus=2, attempt=0)
+    node.run(100, {gpus[0]: 36}, steps=10)
+    node.close("a")
+    write_ledger(directory / "confirm", node)
+    info = bill_info(load_study(directory))
+    assert replace(info, confirmation=None) == alone
+    assert info.confirmation.lines[0].components["gpu"] == kwh(3600)
+    said = "Confirmation, beside the search and in none of these numbers nor its budget: "
+    assert said in shown(info) and said not in shown(alone)
+    assert json.loads(bill_json(info))["confirmation"]["trials"][0]["trial"] == "0"

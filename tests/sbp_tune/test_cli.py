@@ -8,7 +8,20 @@ from typer.testing import CliRunner
 from sbp_tune.cli import app
 
 COMMANDS = [
-    *("search", "resume", "record", "report", "energy", "export", "train", "spaces", "plot-schedule", "doctor"),
+    *(
+        "search",
+        "resume",
+        "extend",
+        "confirm",
+        "record",
+        "report",
+        "energy",
+        "export",
+        "train",
+        "spaces",
+        "plot-schedule",
+        "doctor",
+    ),
 ]
 run = CliRunner().invoke
 
@@ -77,6 +90,8 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
             "config.data.root: /nowhere: no such folder",
         ),
         (["resume", "nothing"], "error: nothing: not a study directory"),
+        (["extend", "nothing", "--trials", "+1"], "error: nothing: not a study directory"),
+        (["confirm", "nothing"], "error: nothing: not a study directory"),
         (["report", "nothing"], "error: nothing: not a study directory"),
         (["record", "nothing"], "error: nothing: not a study directory"),
         (["search", "quickstart", "table.parquet"], "error: TABLE: found table.parquet; a table is for --simulate"),

@@ -37,6 +37,16 @@ def test_a_step_is_an_epoch_with_the_objectives_and_an_end(trainable):
     assert all(math.isfinite(row["val_accuracy"]) and row["kwh"] > 0 for row in rows)
 
 
+def test_the_last_result_holds_the_test_metrics_where_they_are_asked_for(trainable):
+    plain, tested = finish(trainable(config_of())), finish(trainable({**config_of(), "test": True}))
+    names = {f"test_{name}" for name in ("accuracy", "f1", "precision", "recall", "roc_auc", "loss")}
+    assert set(tested[-1]) - set(plain[-1]) == names
+    assert set(tested[0]) == set(plain[0]) and not any(name.startswith("test_") for name in plain[-1])
+    assert all(0 <= tested[-1][name] <= 1 for name in names - {"test_loss"})
+    assert tested[-1]["test_accuracy"] != tested[-1]["val_accuracy"]
+    assert [row["loss"] for row in tested] == [row["loss"] for row in plain]  # the training is the same
+
+
 def test_rows_have_the_same_columns(trainable):
     real = finish(load_trainable(TRAINABLES[0])(config_of(epochs=1, energy={"country": "IRL"})))
     (row,) = finish(trainable(config_of(epochs=1, energy={"country": "IRL"})))

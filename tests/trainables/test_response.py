@@ -13,7 +13,15 @@ from sbp_tune.config import TrainConfig, is_meaningless, plugin_names
 from sbp_tune.fingerprint import flat
 from sbp_tune.study.file import load_study_file
 from search_spaces import shipped_spaces
-from trainables.response import DENSE_EPOCH_KWH, ESTIMATORS, response, step_cost, true_accuracy, true_kwh
+from trainables.response import (
+    DENSE_EPOCH_KWH,
+    ESTIMATORS,
+    metrics_of_test,
+    response,
+    step_cost,
+    true_accuracy,
+    true_kwh,
+)
 
 
 def config_of(estimator="dense", epochs=10, seed=0, **sparsity):
@@ -111,6 +119,16 @@ def test_seeds_reproduce_and_replicates_differ():
     assert np.abs(offsets.mean(axis=0) / offsets.std(axis=0) * 20 < 4).all()
     assert offsets[:, 0].std() == pytest.approx(math.hypot(0.003, 0.002), rel=0.15)
     assert all(later["kwh"] > row["kwh"] for row, later in itertools.pairwise(first))
+
+
+def test_a_test_has_the_offset_of_its_run_and_a_noise_of_its_own():
+    truth = true_accuracy(config_of(epochs=2), 2)
+    assert metrics_of_test(config_of(epochs=2), noise=0)["test_accuracy"] == truth
+    seeds = [config_of(epochs=2, seed=seed) for seed in range(300)]
+    tested = np.array([metrics_of_test(config)["test_accuracy"] for config in seeds]) - truth
+    validated = np.array([response(config)[-1]["val_accuracy"] for config in seeds]) - truth
+    assert abs(tested.mean()) < 8e-4 and tested.std() == pytest.approx(math.hypot(0.003, 0.002), rel=0.15)
+    assert np.cov(tested, validated)[0, 1] == pytest.approx(0.003**2, rel=0.3)  # what they share is the run's
 
 
 def test_noise_scales():

@@ -39,12 +39,12 @@ def states_of_studies(build):
 
 @pytest.mark.parametrize("name", DRAW)
 def test_every_state_of_a_study_has_every_figure(build, name):
-    for objectives in ({"val_accuracy": "max"}, {"val_accuracy": "max", "kwh": "min", "tflop": "min"}):
-        for state, trials in states_of_studies(build).items():
-            figure = DRAW[name](build.study(*trials, objectives=objectives))
-            assert figure.data or figure.layout.annotations, state
-            # what is not there is a gap, which JSON calls null
-            json.loads(figure.to_json(), parse_constant=lambda word, state=state: pytest.fail(f"{state}: {word}"))
+    for state, trials in states_of_studies(build).items():
+        three = {"val_accuracy": "max", "kwh": "min", "tflop": "min"} if state == "all dominated" else None
+        figure = DRAW[name](build.study(*trials, objectives=three))
+        assert figure.data or figure.layout.annotations, state
+        # what is not there is a gap, which JSON calls null
+        json.loads(figure.to_json(), parse_constant=lambda word, state=state: pytest.fail(f"{state}: {word}"))
 
 
 @pytest.mark.parametrize("name", DRAW)

@@ -1,0 +1,87 @@
+"""Commands that read studies: record, report, energy, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sbp_tune.commands import (
+    DEFAULT_RESULTS,
+    ResultsOption,
+    StudyArgument,
+    app,
+    errors_as_lines,
+    study_path,
+    write_all_tables,
+)
+
+
+@app.command(epilog="Example:  sbp-tune record results/quickstart -o table.parquet")
+def record(
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY...", help="Finished studies: directories, or names in --results.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Table to write.")] = Path("table.parquet"),
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Record finished studies as a table that `search --simulate` plays."""
+    with errors_as_lines():
+        from sbp_tune.study.record import record as write_record
+
+        typer.echo(write_record([study_path(study, results) for study in studies], output))
+
+
+@app.command(epilog="Example:  sbp-tune report results/quickstart -o report.html")
+def report(
+    study: StudyArgument,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="[default: report.html in the study]")] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Write the tables and the report of a study, whatever state it is in."""
+    with errors_as_lines():
+        from analysis.report import write_report
+
+        loaded, _ = write_all_tables(study_path(study, results))
+        typer.echo(write_report(loaded, output or loaded.path / "report.html"))
+
+
+@app.command(epilog="Example:  sbp-tune energy results/quickstart")
+def energy(
+    study: StudyArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the bill as JSON, energies in kWh.")] = False,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Show the energy bill of a study, whatever state it is in: trials, idle machines, waste, CO2."""
+    with errors_as_lines():
+        from analysis.bill import bill_info, bill_json
+        from sbp_tune.study.results import load_study
+
+        info = bill_info(load_study(study_path(study, results)))
+        if as_json:
+            typer.echo(bill_json(info))
+            return
+        from rich.console import Console
+
+        from analysis.bill_tables import print_bill
+
+        print_bill(info, Console())
+
+
+@app.command(epilog="Example:  sbp-tune export results/quickstart --pick max-drop=1.0 -o best.yaml")
+def export(
+    study: StudyArgument,
+    pick: Annotated[
+        str, typer.Option(help="knee, max-accuracy, min-energy, max-drop=PP (points below dense), or trial=ID.")
+    ] = "knee",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Config file to write.")] = Path("best.yaml"),
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Write the config of a trial on the front, ready for `sbp-tune train`."""
+    with errors_as_lines():
+        from analysis.export import export_config
+        from sbp_tune.study.results import load_study
+
+        export_config(load_study(study_path(study, results)), pick, output)
+        typer.echo(output)
