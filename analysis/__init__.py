@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.bill import bill_info
+    from analysis.confirmed import confirmed_points, confirmed_runs, read_confirmed
     from analysis.controls import compare_with_dense
     from analysis.export import export_config, pick_trial
     from analysis.figures import energy_bill_info, pareto_front_info, plot_energy_bill, plot_front
@@ -22,6 +23,8 @@ __all__ = [
     "StudyResults",
     "bill_info",
     "compare_with_dense",
+    "confirmed_points",
+    "confirmed_runs",
     "energy_bill_info",
     "export_config",
     "front_mask",
@@ -32,6 +35,7 @@ __all__ = [
     "pick_trial",
     "plot_energy_bill",
     "plot_front",
+    "read_confirmed",
     "study_hypervolume",
     "trial_front",
     "write_report",
@@ -40,6 +44,7 @@ __all__ = [
 _HOMES = {
     "sbp_tune.study.results": ("StudyResults", "load_study"),
     "analysis.bill": ("bill_info",),
+    "analysis.confirmed": ("confirmed_points", "confirmed_runs", "read_confirmed"),
     "analysis.controls": ("compare_with_dense",),
     "analysis.export": ("export_config", "pick_trial"),
     "analysis.figures": ("energy_bill_info", "pareto_front_info", "plot_energy_bill", "plot_front"),

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.controls import at_equal_cost, control_curve
 from analysis.export import by_id, knee_of
-from analysis.pareto import trial_front
+from analysis.pareto import front_mask, trial_front
 from analysis.text import one_line
 from analysis.trials import estimator, is_complete, is_dense_control, useful
 from sbp_tune.errors import InputError
@@ -52,7 +52,10 @@ def interval(values: pd.Series) -> Interval:
 
 
 class Chosen(NamedTuple):
-    """Trials to confirm, by number: the points, and the dense controls to which they are compared."""
+    """Trials to confirm, by number: the points, and the dense controls to which they are compared.
+
+    Those are the dense baselines and, of the dense trials that the search has proposed, those on the control curve.
+    """
 
     points: list[int]
     controls: list[int]
@@ -64,7 +67,9 @@ def points_to_confirm(study: StudyResults, points: str) -> Chosen:
     if (rule, given) not in (("front", ""), ("knee", ""), ("trial", "=")):
         raise InputError(f"points: found {one_line(points)!r}; possible: {POSSIBLE_POINTS}")
     is_control = is_dense_control(study)
-    controls = [int(number) for number in study.trials["trial"][is_control]]
+    values = pd.DataFrame({name: useful(study, name).where(is_control) for name in ("kwh", "val_accuracy")})
+    wanted = is_control & ((study.trials["kind"] == "baseline") | front_mask(values, ["min", "max"]))
+    controls = [int(number) for number in study.trials["trial"][wanted]]
     if not controls:
         raise InputError(
             f"study {one_line(study.name)} has no complete dense control to compare with: a baseline of "
@@ -75,11 +80,11 @@ def points_to_confirm(study: StudyResults, points: str) -> Chosen:
     else:
         rows = trial_front(study) if rule == "front" else knee_of(study).to_frame().T
         chosen = [int(number) for number in rows["trial"]]
-    chosen = [number for number in chosen if number not in controls]
+    chosen = [number for number in chosen if number not in set(study.trials["trial"][is_control])]
     if not chosen:
         others = ", ".join(map(str, study.trials["trial"][is_complete(study) & ~is_control])) or "none is complete"
         raise InputError(
-            f"points: {one_line(points)} means dense controls alone, which run in any case; other trials: {others}"
+            f"points: {one_line(points)} means dense trials alone, and controls run in any case; others: {others}"
         )
     return Chosen(chosen, controls)
 

@@ -18,12 +18,17 @@ from analysis.trials import records
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_metric
 
-NOTE = (
+_NOTE = (
     f"Fresh seeds, the same ones for every point. Intervals are Student's t over seeds, {100 * COVERAGE:.0f} %, each "
     "for itself: of twenty points as good as dense training, one lies outside by chance. Lead: accuracy above dense "
     "training of equal energy with the same seed, in percentage points; energy vs. full dense: with the same seed."
 )
 _HEADERS = dict(zip(MEASURED, ("test accuracy", "val. accuracy", "energy", "time"), strict=True))
+
+
+def note(points: pd.DataFrame) -> str:
+    """How to read `confirmed_table`."""
+    return f"{_NOTE} {pairing(points)}" if len(points) else _NOTE
 
 
 def confirmed_table(points: pd.DataFrame) -> pd.DataFrame:
@@ -76,6 +81,17 @@ def sentences(points: pd.DataFrame) -> list[str]:
     return lines
 
 
+def pairing(points: pd.DataFrame) -> str:
+    """Whether runs that are compared ran on one GPU."""
+    known = points[points["same_gpu"].notna()]
+    if known.empty:
+        return "No run held a GPU: they are paired by seed alone."
+    apart = int((known["seeds"] - known["same_gpu"]).sum())
+    if apart:
+        return f"{apart} runs had another GPU than their full dense baseline: their energies differ by the GPUs' too."
+    return "Every run had the very GPU of its full dense baseline."
+
+
 def print_confirmed(study: StudyResults, console: Console, interrupted: bool) -> None:
     """The table, what it says, and what to type next."""
     points = read_confirmed(study)
@@ -88,7 +104,7 @@ def print_confirmed(study: StudyResults, console: Console, interrupted: bool) ->
     for row in texts.itertuples(index=False):
         table.add_row(*(Text(str(value)) for value in row))
     console.print(table)
-    runs = "Interrupted; runs that ended are kept: the same command goes on." if interrupted else NOTE
+    runs = "Interrupted; runs that ended are kept: the same command goes on." if interrupted else note(points)
     files = f"Report: {study.path / 'report.html'}   table: {study.path / 'confirmed.csv'}"
     for line in [*([study.simulation] if study.simulation else []), *sentences(points), runs, files]:
         console.print(Text(line), soft_wrap=True)

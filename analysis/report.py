@@ -11,7 +11,7 @@ from analysis.bill import BillInfo, bill_info
 from analysis.bill_tables import LINE_NAMES, energy, sentences
 from analysis.conclusion import conclusion
 from analysis.confirmed import read_confirmed
-from analysis.confirmed_table import NOTE, confirmed_table
+from analysis.confirmed_table import confirmed_table, note
 from analysis.energy_bill import COMPONENTS, energy_bill_info
 from analysis.figures import plot_energy_bill, plot_front
 from analysis.page import figure_html, folded, page, paragraph, table
@@ -73,7 +73,7 @@ def _confirmed(study: StudyResults) -> list[str]:
     points = read_confirmed(study)
     if points.empty:
         return []
-    return ["<h2>Confirmed points</h2>", paragraph(NOTE, "note"), table(confirmed_table(points))]
+    return ["<h2>Confirmed points</h2>", paragraph(note(points), "note"), table(confirmed_table(points))]
 
 
 def _controls(study: StudyResults) -> list[str]:

@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, read_yaml
@@ -31,6 +31,18 @@ __all__ = [
 ]
 
 
+AUGMENTATIONS = ("flip", "crop", "resize", "rotate", "zoom", "jitter")
+
+
+def _augmentations(text: str) -> str:
+    names = [] if text == "none" else text.split("_")
+    if not set(names) <= set(AUGMENTATIONS) or len(set(names)) < len(names):
+        raise ValueError(
+            f"allowed: none, or some of {', '.join(AUGMENTATIONS)}, each once, joined by _ as in crop_flip"
+        )
+    return text
+
+
 class DataConfig(Section):
     """Which images, how they are split, and how they are fed."""
 
@@ -41,13 +53,30 @@ class DataConfig(Section):
     classes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), strict=False, description="only these classes, by name, in this order; none: all"
     )
+    class_count: int | None = Field(
+        None, ge=2, description="so many of the classes, drawn by split_seed; none: all, or those in classes"
+    )
     subset: int | None = Field(None, ge=2, description="training images to use, drawn stratified by class; none: all")
     val_fraction: float = Field(0.2, gt=0, lt=1, description="part of the images held out where no split is given")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="part held out for the test where no split is given")
-    split_seed: int = Field(0, ge=0, description="seed of splits and subsets; the same for all trials")
-    augment: Literal["none", "flip", "crop", "crop_flip"] = Field("none", description="per image, on the device")
+    split_seed: int = Field(0, ge=0, description="seed of splits, classes and subsets; the same for all trials")
+    resplit: bool = Field(
+        False, description="hold out val_fraction of the training and validation images together, if these are split"
+    )
+    augment: Annotated[str, AfterValidator(_augmentations)] = Field(
+        "none", description=f"per image, on the device: some of {', '.join(AUGMENTATIONS)}, joined by _"
+    )
+    normalize: Literal["standard", "min_max"] = Field(
+        "standard", description="standard: mean 0 and deviation 1 for each channel; min_max: 0 to 1"
+    )
     skip_unreadable: bool = Field(False, description="leave out images that cannot be decoded instead of stopping")
     download: bool = Field(False, description="may use the network to fetch a torchvision data set")
+
+    @model_validator(mode="after")
+    def _one_choice_of_classes(self) -> DataConfig:
+        if self.classes and self.class_count is not None:
+            raise ValueError("data.class_count: cannot be given beside data.classes")
+        return self
 
 
 class ModelConfig(Section):

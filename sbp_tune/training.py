@@ -26,7 +26,7 @@ from sbp_tune.memory import peak_memory_gb, reset_peak_memory
 from sbp_tune.optimizers import build_optimizer, lr_factor
 from sbp_tune.sparsity import sparsify
 from sbp_tune.trial_energy import OwnMeter, RunMeter, TrialEnergy
-from sbp_tune.vision import ClassificationMetrics, augment, build_model, load_dataset, normalize
+from sbp_tune.vision import ClassificationMetrics, augment, build_model, jitter, load_dataset, normalize, scaled
 from sbp_tune.vision.data import Split
 
 _MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -172,7 +172,7 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             batch = whole[self.sparsity.select(whole)]
-            x = augment(self._inputs(images[batch]), config.data.augment, augmenting)
+            x = self._inputs(images[batch], augmenting)
             y = labels[batch].to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
             with self._autocast():
@@ -214,8 +214,15 @@ class Training:
             metrics.update(logits.float(), labels.to(self.device))
         return metrics
 
-    def _inputs(self, images: Tensor) -> Tensor:
-        inputs = normalize(images.to(self.device, non_blocking=True), self.data.mean, self.data.std)
+    def _inputs(self, images: Tensor, augmenting: torch.Generator | None = None) -> Tensor:
+        """What the model takes of uint8 images; augmented by a generator where one is given."""
+        how, inputs = self.config.data.augment, scaled(images.to(self.device, non_blocking=True))
+        if augmenting is not None:
+            inputs = jitter(inputs, how, augmenting)
+        if self.config.data.normalize == "standard":
+            inputs = normalize(inputs, self.data.mean, self.data.std)
+        if augmenting is not None:
+            inputs = augment(inputs, how, augmenting)
         return inputs.contiguous(memory_format=self._memory_format)
 
     def _autocast(self) -> torch.autocast:

@@ -7,6 +7,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
+
+MODULES = str(Path(__file__).parent / "modules")
+sys.path.append(MODULES)
+
+settings.register_profile("no time limit", deadline=None)  # a busy machine is not a wrong result
+settings.load_profile("no time limit")
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +26,7 @@ def ray_address():
 
     from sbp_tune.study import ray_session  # noqa: F401 - switches Ray's usage statistics off before it starts
 
-    modules = str(Path(__file__).parent / "modules")
-    sys.path.append(modules)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), modules]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), MODULES]))
     options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 * 2**20}
     ray.init("local", num_cpus=2, num_gpus=4, **options)
     yield ray.get_runtime_context().gcs_address

@@ -17,10 +17,9 @@ from typing import Any
 from sbp_tune.errors import InputError
 from sbp_tune.fingerprint import fingerprint
 from sbp_tune.study.file import Study
-from sbp_tune.study.launch import Ending, go_on, search, stored_study
+from sbp_tune.study.launch import Ending, ended_trials, go_on, search, stored_study
 from sbp_tune.study.lock import only_writer
 from sbp_tune.study.results import StudyResults, confirmation_path, load_study
-from sbp_tune.study.storage import open_study
 
 
 def confirm(
@@ -41,7 +40,7 @@ def confirm(
             return search(study, own, address, cross_checked)
         with only_writer(own):
             study = planned(results, trials, seeds, stored_study(own).document)
-            if study.document == stored_study(own).document and _all_ended(own):
+            if ended_trials(study, own) >= study.total_trials:
                 return Ending.FINISHED
             return go_on(study, own, address, cross_checked)
 
@@ -55,9 +54,9 @@ def planned(results: StudyResults, trials: Sequence[int], seeds: int, before: di
     begun = list(dict.fromkeys(run["seed"] for run in runs))
     all_seeds = list(islice(chain(begun, fresh_seeds(results, begun)), seeds))
     runs += _shuffled([{"point": point, "seed": seed} for seed in all_seeds for point in dict.fromkeys(chosen)], runs)
-    concurrent = search_file.file.search.concurrent
+    concurrent, blocks = search_file.file.search.concurrent, len({run["seed"] for run in runs})
     if search_file.resources.gpu > 0:  # see BlockSearcher
-        concurrent = min(concurrent or seeds, seeds)
+        concurrent = min(concurrent or blocks, blocks)
     document = {
         "name": f"{results.name[:92]}.confirm",
         **{key: results.study.get(key) for key in ("trainable", "objectives", "resources", "energy", "simulate")},
@@ -99,7 +98,3 @@ def _shuffled(runs: list[dict[str, Any]], had: list[dict[str, Any]]) -> list[dic
     blocks = list(dict.fromkeys(run["seed"] for run in new))
     random.Random(f"order {len(had)} {new}").shuffle(new)
     return sorted(new, key=lambda run: blocks.index(run["seed"]))
-
-
-def _all_ended(path: Path) -> bool:
-    return all(trial.state.is_finished() for trial in open_study(path).get_trials(deepcopy=False))

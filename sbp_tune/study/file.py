@@ -107,6 +107,9 @@ class StudyFile(Section):
     trainable: str = Field("trainables.sparse_backprop:SparseBackprop", pattern=r"^[\w.]+:\w+$")
     objectives: dict[Objective, Literal["max", "min"]] = Field({"val_accuracy": "max", "kwh": "min"}, min_length=1)
     config: dict[str, Any]
+    cases: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by name: settings that go together, as of each data set; all of them run"
+    )
     baselines: list[dict[str, Any]] = Field(default_factory=list)
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
@@ -124,7 +127,7 @@ class Study:
         self.source = source
         if "energy" in self.file.config:
             raise InputError(f"{source}: config.energy: belongs at the top level (energy:), the same for all trials")
-        self.space: Space = parse_space(self.file.config, source)
+        self.space: Space = parse_space(self.file.config, source, self.file.cases)
         self.baselines = self._baseline_points()
         self.grid = list(self.space.grid_points())
         self._check()
@@ -175,7 +178,8 @@ class Study:
     @property
     def longest_training(self) -> int:
         """Epochs of the longest trial that the search can propose."""
-        fixed = self.space.constants.get("epochs", TrainConfig.model_fields["epochs"].default)
+        default = self.space.constants.get("epochs", TrainConfig.model_fields["epochs"].default)
+        fixed = max(case.get("epochs", default) for case in self.space.cases.values() or [{}])
         searched = [parameter.domain.samples() for parameter in self.space.parameters if parameter.key == "epochs"]
         return int(max(searched[0])) if searched else int(fixed)
 

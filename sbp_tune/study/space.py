@@ -31,12 +31,17 @@ class Parameter:
     when: dict[str, list[Any]] = field(default_factory=dict)  # dotted key -> allowed values, all must hold
 
 
+CASE = "case"
+"""The parameter that says by which of the study file's cases a trial runs."""
+
+
 @dataclass(frozen=True)
 class Space:
     """Parameters in an order in which every condition comes before what depends on it, and the rest."""
 
     parameters: tuple[Parameter, ...]
     constants: dict[str, Any]  # flat, dotted
+    cases: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name: constants that go together; see CASE
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Asks Optuna for every active parameter; flat dotted values. A define-by-run function."""
@@ -102,12 +107,14 @@ class Space:
         return values
 
     def _all(self, values: dict[str, Any]) -> dict[str, Any]:
-        return {**self.constants, **values}
+        own = {key: value for key, value in values.items() if key != CASE}
+        return {**self.constants, **self.cases.get(values.get(CASE, ""), {}), **own}
 
     def _is_active(self, parameter: Parameter, values: dict[str, Any]) -> bool:
         known = self._all(values)
         if is_meaningless(parameter.key, known):
             return False
+        known[CASE] = values.get(CASE)
         return all(key in known and known[key] in allowed for key, allowed in parameter.when.items())
 
     def example(self, key: str, value: Any) -> dict[str, Any]:

@@ -10,11 +10,14 @@ from typing import Any
 from sbp_tune.config import DECIDING_KEYS, check_config, is_meaningless
 from sbp_tune.errors import InputError
 from sbp_tune.study.domains import Options, parse_domain
-from sbp_tune.study.space import Parameter, Space, nested
+from sbp_tune.study.space import CASE, Parameter, Space, nested
 
 
-def parse_space(tree: Any, source: str) -> Space:
-    """The `config` section of a study file to a Space; InputError lists every problem with its dotted key."""
+def parse_space(tree: Any, source: str, cases: dict[str, dict[str, Any]] | None = None) -> Space:
+    """The `config` section of a study file to a Space; InputError lists every problem with its dotted key.
+
+    cases: by name, keys of the config that go together, dotted or nested. Each is run as a value of a grid is.
+    """
     if not isinstance(tree, dict):
         raise InputError(f"{source}: config: found {tree!r}; needs a mapping")
     problems: list[str] = []
@@ -31,15 +34,25 @@ def parse_space(tree: Any, source: str) -> Space:
             constants[key] = node
         else:
             parameters[key], conditions[key] = Parameter(key, parsed[0]), parsed[1]
+    together = {name: dict(_flat_until(case, set())) for name, case in (cases or {}).items()}
+    problems += [
+        f"{source}: cases.{name}.{key}: is searched as config.{searched}; a case fixes what is not searched"
+        for name, case in together.items()
+        for key in case
+        for searched in parameters
+        if key == searched or key.startswith(f"{searched}.") or searched.startswith(f"{key}.")
+    ]
     if problems:
         raise InputError(problems)
+    if together:
+        parameters = {CASE: Parameter(CASE, Options("grid", tuple(together))), **parameters}
     for key, when in conditions.items():
         resolved, wrong = _resolve_when(key, when, parameters, constants)
         problems += [f"{source}: config.{key}: {line}" for line in wrong]
         parameters[key] = Parameter(key, parameters[key].domain, resolved)
     if problems:
         raise InputError(problems)
-    space = Space(_ordered(parameters, source), constants)
+    space = Space(_ordered(parameters, source), constants, together)
     _check_conditions(space, source)
     _check_values(space, source)
     return space
@@ -90,7 +103,7 @@ def _resolve_when(
             )
             continue
         try:  # a misspelt value beside a right one
-            for value in allowed:
+            for value in allowed if target != CASE else ():
                 check_config(nested({target: value}), source="", prefix="config")
         except InputError as error:
             problems.append(f"when.{name}: {error.problems[0].removeprefix(': ')}")

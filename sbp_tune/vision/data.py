@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
@@ -59,26 +60,43 @@ def load_dataset(config: DataConfig) -> ImageData:
     The last result stays in the process, so a Ray actor that runs trial after trial loads once; files that
     change in the meantime are not noticed. InputError where the data are missing or cannot be used.
     """
-    return _load(config.model_copy(update={"batch_size": 1, "augment": "none"}))  # how it is fed changes nothing
+    fed = {"batch_size": 1, "augment": "none", "normalize": "standard"}  # changes nothing of what is loaded
+    return _load(config.model_copy(update=fed))
 
 
 @lru_cache(maxsize=1)
 def _load(config: DataConfig) -> ImageData:
     data: ImageData = importlib.import_module(f"sbp_tune.vision.datasets.{config.name}").load(config)
-    if config.classes:
-        data = _only_classes(data, config.classes)
+    if (classes := chosen_classes(config, data.classes)) != data.classes:
+        data = _only_classes(data, classes)
     if config.subset is None:
         return data
     chosen = stratified_subset(data.train.labels.numpy(), config.subset, config.split_seed)
     return image_data(data.train.select(torch.from_numpy(chosen)), data.val, data.test, data.classes)
 
 
+def chosen_classes(config: DataConfig, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of a data set's classes a config uses, in the order of their labels.
+
+    Also what has chosen from them already is fine. InputError for an unknown or repeated class, or one alone.
+    """
+    chosen = config.classes
+    if config.class_count is not None:
+        if config.class_count > len(classes):
+            raise InputError(f"data.class_count: found {config.class_count}; allowed: 2 to {len(classes)}")
+        if config.class_count == len(classes):
+            return classes
+        drawn = np.random.default_rng(config.split_seed).choice(len(classes), config.class_count, replace=False)
+        return tuple(classes[index] for index in sorted(drawn))
+    if unknown := [name for name in chosen if name not in classes]:
+        raise InputError(f"data.classes: found {', '.join(unknown)}; allowed: {', '.join(classes)}")
+    if chosen and len(set(chosen)) < max(2, len(chosen)):
+        raise InputError(f"data.classes: found {', '.join(chosen)}; needs two or more, each once")
+    return chosen or classes
+
+
 def _only_classes(data: ImageData, classes: tuple[str, ...]) -> ImageData:
-    """The images of these classes, labelled by their place; InputError for an unknown or repeated one, or one alone."""
-    if unknown := [name for name in classes if name not in data.classes]:
-        raise InputError(f"data.classes: found {', '.join(unknown)}; allowed: {', '.join(data.classes)}")
-    if len(set(classes)) < max(2, len(classes)):
-        raise InputError(f"data.classes: found {', '.join(classes)}; needs two or more, each once")
+    """The images of these classes, labelled by their place."""
     place = torch.full((data.num_classes,), -1)
     place[[data.classes.index(name) for name in classes]] = torch.arange(len(classes))
 

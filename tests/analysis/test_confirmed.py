@@ -18,7 +18,7 @@ from analysis.confirmed import (
     read_confirmed,
     write_confirmed,
 )
-from analysis.confirmed_table import confirmed_table, print_confirmed, sentences
+from analysis.confirmed_table import confirmed_table, pairing, print_confirmed, sentences
 from analysis.figures import pareto_front_info, plot_front
 from analysis.report import write_report
 from sbp_tune.errors import InputError
@@ -84,7 +84,7 @@ def test_lead_and_differences_are_paired_by_seed(study):
     assert row["vs_dense_test_accuracy_mean"] == pytest.approx(-0.1 / 3)  # -.03, -.04, -.03
     assert row["vs_dense_kwh_mean"] == -1 and row["vs_dense_train_time_s_high"] == pytest.approx(-10)
     assert row["kwh_change_mean"] == pytest.approx(-1 / 3) and row["kwh_change_se"] == pytest.approx(0)
-    assert math.isnan(row["same_gpu"])
+    assert math.isnan(row["same_gpu"]) and "paired by seed alone" in pairing(row.to_frame().T)
 
 
 def test_seeds_move_together_so_pairing_sees_what_plain_means_do_not(study):
@@ -141,6 +141,8 @@ def test_same_gpu_counts_seeds(study):
     runs["gpu_uuid"] = ["A", "B", "A", *"AAA", "A", "A", "A"]
     table = confirmed_points(study, runs).set_index("trial")
     assert table["same_gpu"].to_dict() == {0: 3, 1: 2, 2: 2}
+    assert pairing(table).startswith("2 runs had another GPU than their full dense baseline")
+    assert "Every run had the very GPU" in pairing(table[1:2])
 
 
 def test_sentences_say_above_only_beyond_the_interval(study):
@@ -231,7 +233,7 @@ def test_points_to_confirm(study, points, expected):
                 "trial=4: this trial is failed; only a complete trial can be picked",
             ],
         ),
-        ("trial=0", ["points: trial=0 means dense controls alone, which run in any case; other trials: 2, 3"]),
+        ("trial=0", ["points: trial=0 means dense trials alone, and controls run in any case; others: 2, 3"]),
     ],
 )
 def test_points_that_cannot_be_confirmed(build, points, problems):
@@ -241,8 +243,16 @@ def test_points_that_cannot_be_confirmed(build, points, problems):
     assert error.value.problems == problems
 
 
+def test_of_proposed_dense_trials_those_on_the_control_curve_are_controls(build):
+    proposed = [build.trial("dense", val_accuracy=accuracy, kwh=2.0) for accuracy in (0.85, 0.75)]
+    study = build.study(build.control(0.9, 3.0), build.control(0.6, 2.5), *proposed, build.sparse(0.9, 2.0))
+    assert points_to_confirm(study, "trial=4") == ([4], [0, 1, 2])
+    with pytest.raises(InputError, match="trial=3 means dense trials alone, and controls run in any case; others: 4"):
+        points_to_confirm(study, "trial=3")
+
+
 def test_what_has_nothing_to_confirm(build):
     with pytest.raises(InputError, match="no complete dense control to compare with"):
         points_to_confirm(build.study(build.sparse(0.9, 2.0), build.control(0.9, 1.0, state="failed")), "front")
-    with pytest.raises(InputError, match="front means dense controls alone"):
+    with pytest.raises(InputError, match="front means dense trials alone"):
         points_to_confirm(build.study(build.control(0.9, 1.0), build.sparse(0.5, 2.0)), "front")

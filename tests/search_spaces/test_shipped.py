@@ -20,7 +20,9 @@ def test_valid_and_introduced(name):
     words = shlex.split(first)
     study = load_study_file(path, [value for flag, value in pairwise(words) if flag == "--set"])
     assert study.total_trials > 1
-    assert any(point["sparsity.estimator"] == "dense" for point in study.baselines)
+    configs = [study.train_config(point) for point in (*study.baselines, *study.grid) if point]
+    assert any(config["sparsity"]["estimator"] == "dense" for config in configs)
+    assert max(map(len, path.read_text().splitlines())) <= 120
 
 
 def test_the_quickstart_is_what_the_readme_promises():

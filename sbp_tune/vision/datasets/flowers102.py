@@ -1,15 +1,20 @@
-"""Oxford Flowers-102, with its own three splits (Nilsback and Zisserman 2008)."""
+"""Oxford Flowers-102, with its own three splits, or with data.resplit its own test split alone.
+
+Source: Nilsback and Zisserman 2008.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from torchvision.datasets import Flowers102
 
 from sbp_tune.config import DataConfig
 from sbp_tune.vision.data import ImageData, data_root
 from sbp_tune.vision.datasets._files import load_files
 from sbp_tune.vision.datasets._torchvision import open_dataset
+from sbp_tune.vision.splits import stratified_parts
 
 _DEFAULT_SIZE = 224  # the images vary in size, so there must be one
 
@@ -22,4 +27,9 @@ def load(config: DataConfig) -> ImageData:
         flowers = open_dataset(Flowers102, config, "flowers-102", split=part, loader=Path)  # paths, not pixels
         pairs = (flowers[index] for index in range(len(flowers)))
         samples[part] = [(str(path.relative_to(root)), label) for path, label in pairs]
+    if config.resplit:
+        whole = samples["train"] + samples["val"]
+        labels = np.array([label for _, label in whole], np.int64)
+        parts = stratified_parts(labels, {"val": config.val_fraction}, config.split_seed, tuple(Flowers102.classes))
+        samples |= {part: [whole[index] for index in indices] for part, indices in parts.items()}
     return load_files(config, root, samples, tuple(Flowers102.classes), config.image_size or _DEFAULT_SIZE)

@@ -10,7 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from sbp_tune.config import DataConfig
 from sbp_tune.errors import InputError
-from sbp_tune.vision.data import ImageData, data_root
+from sbp_tune.vision.data import ImageData, chosen_classes, data_root
 from sbp_tune.vision.datasets._files import Sample, load_files
 from sbp_tune.vision.splits import stratified_parts
 
@@ -28,6 +28,8 @@ def load(config: DataConfig) -> ImageData:
     folders = _split_folders(root)
     classes = _common_classes(root, folders)
     samples = {part: _samples(root, folder, classes) for part, folder in folders.items()}
+    if config.resplit:
+        samples["train"] = sorted(samples["train"] + samples.pop("val", []))
     missing = {
         part: fraction
         for part, fraction in (("val", config.val_fraction), ("test", config.test_fraction))
@@ -38,7 +40,12 @@ def load(config: DataConfig) -> ImageData:
         labels = np.array([label for _, label in whole], np.int64)
         parts = stratified_parts(labels, missing, config.split_seed, classes)
         samples |= {part: [whole[index] for index in indices] for part, indices in parts.items()}
-    return load_files(config, root, samples, classes, config.image_size)
+    chosen = chosen_classes(config, classes)  # before anything is decoded: a thousand classes may not fit anywhere
+    label_of = {classes.index(name): label for label, name in enumerate(chosen)}
+    samples = {
+        part: [(name, label_of[label]) for name, label in pairs if label in label_of] for part, pairs in samples.items()
+    }
+    return load_files(config, root, samples, chosen, config.image_size)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

@@ -212,3 +212,37 @@ def test_nested_keeps_every_value_that_has_a_place(flat):
 
 def test_options_know_true_from_one():
     assert Options("choice", (1, 2)).contains(1) and not Options("choice", (1, 2)).contains(True)
+
+
+def test_cases_are_settings_that_go_together():
+    tree = {
+        "model": {"name": {"grid": ["small_cnn", "small_resnet"]}},
+        "epochs": 2,
+        "optimizer": {"lr": 0.1},
+        "sparsity": {"estimator": "mask", "p0": {"grid": [0.5, 0.25], "when": {"case": "large"}}},
+    }
+    cases = {"small": {"data.image_size": 8}, "large": {"data": {"image_size": 16}, "epochs": 4, "optimizer.lr": 0.01}}
+    space = parse_space(tree, "demo.yaml", cases)
+    points = list(space.grid_points())
+    assert len(points) == 2 * (1 + 2)
+    found = [check_config(space.config(point), "demo", "config") for point in points]
+    assert {(c.data.image_size, c.epochs, c.optimizer.lr) for c in found} == {(8, 2, 0.1), (16, 4, 0.01)}
+    assert {c.sparsity.p0 for c in found if c.epochs == 2} == {1.0}
+    assert space.config(space.point({"case": "large"}))["epochs"] == 4
+    assert "case" not in space.config(points[0])
+
+
+@pytest.mark.parametrize(
+    ("case", "problem"),
+    [
+        ({"epochs": 3}, "cases.one.epochs: is searched as config.epochs; a case fixes what is not searched"),
+        ({"sparsity": {"p0": 0.5}}, "cases.one.sparsity.p0: is searched as config.sparsity.p0"),
+        ({"optimizer.rate": 1}, "config.optimizer.rate: unknown key"),
+        ({"data.batch_size": 0}, "config.data.batch_size: found 0"),
+    ],
+)
+def test_impossible_cases(case, problem):
+    tree = {"epochs": {"choice": [2, 4]}, "sparsity": {"estimator": "mask", "p0": {"uniform": [0.1, 1.0]}}}
+    with pytest.raises(InputError) as error:
+        parse_space(tree, "demo.yaml", {"one": case})
+    assert any(problem in line for line in error.value.problems), error.value.problems

@@ -78,6 +78,17 @@ def test_chosen_classes_are_relabelled_by_their_place() -> None:
     assert len(some.test) == int((whole.test.labels == 7).sum() + (whole.test.labels == 3).sum())
 
 
+def test_classes_drawn_by_a_seed() -> None:
+    drawn = [load_dataset(DataConfig(name="digits", class_count=4, split_seed=seed)) for seed in (0, 0, 1)]
+    assert drawn[0].classes == drawn[1].classes != drawn[2].classes and drawn[0].num_classes == 4
+    assert drawn[0].classes == tuple(sorted(drawn[0].classes))
+    assert set(drawn[0].train.labels.tolist()) == {0, 1, 2, 3}
+    with pytest.raises(InputError, match=r"data.class_count: found 11; allowed: 2 to 10"):
+        load_dataset(DataConfig(name="digits", class_count=11))
+    with pytest.raises(ValueError, match=r"beside data.classes"):
+        DataConfig(class_count=2, classes=("1", "2"))
+
+
 @pytest.mark.parametrize("classes", [("7", "x"), ("7",), ("7", "7")])
 def test_impossible_classes_are_refused(classes: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match=r"data.classes: found .*(allowed: 0, 1|needs two or more)"):

@@ -10,57 +10,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
-from scipy.io import savemat
+from small_datasets import accept_any_checksum, write_all_flowers, write_cifar, write_flowers
 
 from sbp_tune.config import DataConfig, plugin_names
 from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.vision.data import load_dataset
-
-CLASSES = {"cifar10": 10, "cifar100": 100}
-PER_CLASS = 5
-
-
-def write_cifar(name: str, root: Path) -> None:
-    """Small CIFAR files; the label key and file names are those of the originals."""
-    dataset = getattr(torchvision.datasets, name.upper())
-    folder = root / dataset.base_folder
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    count = CLASSES[name] * PER_CLASS
-    for file, _ in dataset.train_list + dataset.test_list:
-        labels = np.tile(np.arange(CLASSES[name]), PER_CLASS).tolist()
-        pixels = generator.integers(0, 256, (count, 3072), dtype=np.uint8)
-        key = "labels" if name == "cifar10" else "fine_labels"
-        (folder / file).write_bytes(pickle.dumps({"data": pixels, key: labels}))
-    meta = {dataset.meta["key"]: [f"class {index}" for index in range(CLASSES[name])]}
-    (folder / dataset.meta["filename"]).write_bytes(pickle.dumps(meta))
-
-
-def accept_any_checksum(name: str, patch: pytest.MonkeyPatch) -> None:
-    """Small files cannot have the originals' checksums; all else of torchvision's reader stays."""
-    if name == "flowers102":
-        files = torchvision.datasets.Flowers102._file_dict
-        patch.setattr(torchvision.datasets.Flowers102, "_file_dict", {key: (files[key][0], None) for key in files})
-        return
-    dataset = getattr(torchvision.datasets, name.upper())
-    for attribute in ("train_list", "test_list"):
-        patch.setattr(dataset, attribute, [[file, None] for file, _ in getattr(dataset, attribute)])
-    patch.setattr(dataset, "meta", dataset.meta | {"md5": None})
-
-
-def write_flowers(root: Path) -> None:
-    folder = root / "flowers-102"
-    (folder / "jpg").mkdir(parents=True)
-    for index in range(1, 13):
-        image = Image.new("RGB", (30 + index, 40), (20 * index, 0, 0))
-        image.save(folder / "jpg" / f"image_{index:05d}.jpg")
-    savemat(folder / "imagelabels.mat", {"labels": np.array([[1, 2] * 6])})
-    savemat(folder / "setid.mat", {"trnid": [[1, 2, 3, 4]], "valid": [[5, 6]], "tstid": [[7, 8, 9, 10, 11, 12]]})
 
 
 @pytest.fixture
@@ -157,6 +114,17 @@ def test_flowers_keep_their_own_splits_at_224_pixels(make_config: Callable) -> N
     assert [len(split) for split in (data.train, data.val, data.test)] == [4, 2, 6]
     assert data.train.images.shape == (4, 3, 224, 224) and data.num_classes == 102
     assert (data.test.images[:, 0].float().mean((1, 2)) - torch.arange(140, 241, 20)).abs().max() < 3
+
+
+def test_flowers_resplit_hold_out_a_part_of_their_training_and_validation_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all_flowers(tmp_path)
+    accept_any_checksum("flowers102", monkeypatch)
+    config = DataConfig(name="flowers102", root=str(tmp_path), image_size=16, resplit=True, val_fraction=1 / 3)
+    data = load_dataset(config)
+    assert [len(split) for split in (data.train, data.val, data.test)] == [204, 102, 102]
+    assert sorted(data.val.labels.tolist()) == list(range(102))
 
 
 @pytest.fixture

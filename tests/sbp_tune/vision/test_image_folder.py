@@ -11,7 +11,7 @@ from PIL import Image
 
 from sbp_tune.config import DataConfig
 from sbp_tune.errors import InputError
-from sbp_tune.vision.data import ImageData, load_dataset
+from sbp_tune.vision.data import ImageData, chosen_classes, load_dataset
 
 Folders = Callable[..., Path]
 
@@ -48,6 +48,28 @@ def test_class_folders_are_split_by_the_fractions_of_the_whole(folders: Folders)
 def test_missing_splits_come_from_train(folders: Folders, given: dict[str, int], expected: list[int]) -> None:
     counts = {f"{part}/{name}": count for part, count in given.items() for name in ("cat", "dog")}
     assert sizes(load(folders({"train/cat": 10, "train/dog": 10} | counts))) == expected
+
+
+def test_resplit_holds_out_of_training_and_validation_images_together(folders: Folders) -> None:
+    root = folders({f"{part}/{name}": 5 for part in ("train", "val", "test") for name in ("cat", "dog")})
+    assert sizes(load(root)) == [10, 10, 10]
+    assert sizes(load(root, resplit=True, val_fraction=0.2)) == [16, 4, 10]
+
+
+def test_other_classes_are_not_decoded(folders: Folders) -> None:
+    root = folders({"cat": 5, "cow": 5, "dog": 5})
+    whole = load(root)
+    for path in (root / "cow").iterdir():
+        truncate(path)
+    data = load(root, classes=("dog", "cat"))
+    assert data.classes == ("dog", "cat") and sum(sizes(data)) == 10
+    dogs = whole.val.images[whole.val.labels == whole.classes.index("dog")]
+    assert torch.equal(data.val.images[data.val.labels == 0], dogs)  # the same images are held out
+    assert "cow" not in load(root, class_count=2, split_seed=next(s for s in range(99) if _without_cow(s))).classes
+
+
+def _without_cow(seed: int) -> bool:
+    return "cow" not in chosen_classes(DataConfig(class_count=2, split_seed=seed), ("cat", "cow", "dog"))
 
 
 def test_hidden_and_foreign_files_are_left_out(folders: Folders) -> None:

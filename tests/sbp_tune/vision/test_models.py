@@ -11,7 +11,7 @@ from torch import nn
 
 from sbp_tune.config import DataConfig, ModelConfig
 from sbp_tune.errors import InputError, SbpTuneError
-from sbp_tune.vision import augment, build_model, check_model, load_dataset, normalize
+from sbp_tune.vision import augment, build_model, check_model, load_dataset, normalize, scaled
 from sbp_tune.vision.torchvision_models import torchvision_names
 
 ONE_OF_EACH_FAMILY = [
@@ -266,12 +266,12 @@ def test_small_cnn_learns_the_digits() -> None:
     for _ in range(8):
         for batch in torch.randperm(len(data.train), generator=generator).split(64):
             split = data.train.select(batch)
-            images = augment(normalize(split.images, data.mean, data.std), "none", generator)
+            images = augment(normalize(scaled(split.images), data.mean, data.std), "none", generator)
             loss = nn.functional.cross_entropy(model(images), split.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     model.eval()
     with torch.no_grad():
-        predicted = model(normalize(data.test.images, data.mean, data.std)).argmax(1)
+        predicted = model(normalize(scaled(data.test.images), data.mean, data.std)).argmax(1)
     assert (predicted == data.test.labels).float().mean() > 0.95
