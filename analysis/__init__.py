@@ -1,7 +1,7 @@
 """Reads finished studies: Pareto fronts, figures, the report and exported configs. Knows no Ray.
 
-`from analysis import load_study, plot_front` is all a notebook needs. Names are resolved on first
-use, so that importing the package costs nothing and Plotly is loaded only to draw.
+`from analysis import load_study, plot_front` is all a notebook needs, or another figure of `analysis.figures`. Names
+are resolved on first use, so that importing the package costs nothing and Plotly is loaded only to draw.
 """
 
 from __future__ import annotations
@@ -14,30 +14,87 @@ if TYPE_CHECKING:
     from analysis.confirmed import confirmed_points, confirmed_runs, read_confirmed
     from analysis.controls import compare_with_dense
     from analysis.export import export_config, pick_trial
-    from analysis.figures import energy_bill_info, pareto_front_info, plot_energy_bill, plot_front
+    from analysis.figures import (
+        attainment_info,
+        confusion_info,
+        energy_bill_info,
+        flop_saving_info,
+        hypervolume_info,
+        importance_info,
+        keep_fractions_info,
+        machine_bill_info,
+        parallel_info,
+        pareto_front_info,
+        plot_attainment,
+        plot_confusion,
+        plot_energy_bill,
+        plot_flop_saving,
+        plot_front,
+        plot_hypervolume,
+        plot_importance,
+        plot_keep_fractions,
+        plot_machine_bill,
+        plot_parallel,
+        plot_saving,
+        plot_slices,
+        plot_strategies,
+        plot_training_curves,
+        plot_usage,
+        saving_info,
+        slices_info,
+        strategies_info,
+        training_curves_info,
+        usage_info,
+    )
     from analysis.pareto import front_mask, hypervolume, knee, study_hypervolume, trial_front
     from analysis.report import write_report
     from sbp_tune.study.results import StudyResults, load_study
 
 __all__ = [
     "StudyResults",
+    "attainment_info",
     "bill_info",
     "compare_with_dense",
     "confirmed_points",
     "confirmed_runs",
+    "confusion_info",
     "energy_bill_info",
     "export_config",
+    "flop_saving_info",
     "front_mask",
     "hypervolume",
+    "hypervolume_info",
+    "importance_info",
+    "keep_fractions_info",
     "knee",
     "load_study",
+    "machine_bill_info",
+    "parallel_info",
     "pareto_front_info",
     "pick_trial",
+    "plot_attainment",
+    "plot_confusion",
     "plot_energy_bill",
+    "plot_flop_saving",
     "plot_front",
+    "plot_hypervolume",
+    "plot_importance",
+    "plot_keep_fractions",
+    "plot_machine_bill",
+    "plot_parallel",
+    "plot_saving",
+    "plot_slices",
+    "plot_strategies",
+    "plot_training_curves",
+    "plot_usage",
     "read_confirmed",
+    "saving_info",
+    "slices_info",
+    "strategies_info",
     "study_hypervolume",
+    "training_curves_info",
     "trial_front",
+    "usage_info",
     "write_report",
 ]
 
@@ -47,7 +104,38 @@ _HOMES = {
     "analysis.confirmed": ("confirmed_points", "confirmed_runs", "read_confirmed"),
     "analysis.controls": ("compare_with_dense",),
     "analysis.export": ("export_config", "pick_trial"),
-    "analysis.figures": ("energy_bill_info", "pareto_front_info", "plot_energy_bill", "plot_front"),
+    "analysis.figures": (
+        "attainment_info",
+        "confusion_info",
+        "energy_bill_info",
+        "flop_saving_info",
+        "hypervolume_info",
+        "importance_info",
+        "keep_fractions_info",
+        "machine_bill_info",
+        "parallel_info",
+        "pareto_front_info",
+        "plot_attainment",
+        "plot_confusion",
+        "plot_energy_bill",
+        "plot_flop_saving",
+        "plot_front",
+        "plot_hypervolume",
+        "plot_importance",
+        "plot_keep_fractions",
+        "plot_machine_bill",
+        "plot_parallel",
+        "plot_saving",
+        "plot_slices",
+        "plot_strategies",
+        "plot_training_curves",
+        "plot_usage",
+        "saving_info",
+        "slices_info",
+        "strategies_info",
+        "training_curves_info",
+        "usage_info",
+    ),
     "analysis.pareto": ("front_mask", "hypervolume", "knee", "study_hypervolume", "trial_front"),
     "analysis.report": ("write_report",),
 }

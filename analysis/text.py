@@ -8,7 +8,9 @@ import math
 
 def one_line(value: object) -> str:
     """Text on one line: control characters and line breaks become spaces, so that it cannot leave a comment."""
-    text = "".join(character if character.isprintable() else " " for character in str(value))
+    text = str(value)
+    if not text.isprintable():  # tells at once what most text is
+        text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(text.split())
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sbp_tune.config import is_meaningless
+from sbp_tune.config import DECIDING_KEYS, is_meaningless
 from sbp_tune.study import results
 from sbp_tune.study.results import StudyResults
 
@@ -69,8 +70,8 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def varying_config(study: StudyResults) -> pd.DataFrame:
-    """Config values that differ between trials [n trials, dotted keys], the estimator apart.
+def meaningful_config(study: StudyResults) -> pd.DataFrame:
+    """All config values [n trials, dotted keys].
 
     A cell is None where the trial does not have the key, or where the key has no effect on the trial
     (the keep fraction of a dense run).
@@ -78,14 +79,30 @@ def varying_config(study: StudyResults) -> pd.DataFrame:
     keys = [name.removeprefix(_CONFIG) for name in map(str, study.trials) if name.startswith(_CONFIG)]
     config = study.trials[[_CONFIG + key for key in keys]].astype(object)
     config.columns = pd.Index(keys)
-    there = [{key: value for key, value in row.items() if not pd.isna(value)} for row in records(config)]
-    rows = [{key: row[key] for key in row if not is_meaningless(key, row)} for row in there]
-    meaningful = pd.DataFrame(rows, index=config.index, columns=config.columns, dtype=object)
-    meaningful = meaningful.where(meaningful.notna(), None)
-    varying = [key for key in keys if key != _ESTIMATOR and _varies(meaningful[key])]
-    return meaningful[varying]
+    config = config.where(config.notna(), None)
+    for rows, deciding in _by_deciding_values(config):
+        idle = [key for key in keys if is_meaningless(key, deciding)]
+        config.loc[rows, idle] = None
+    return config
+
+
+def _by_deciding_values(config: pd.DataFrame) -> Iterator[tuple[pd.Index, dict[str, Any]]]:
+    """Rows with the same values of the keys on which the effect of others depends, and these values: few groups."""
+    keys = [key for key in DECIDING_KEYS if key in config]
+    if not keys:
+        yield config.index, {}
+        return
+    for _, rows in config.groupby(keys, dropna=False, sort=False):
+        values = records(rows[keys].head(1))[0]
+        yield rows.index, {key: value for key, value in values.items() if value is not None}
+
+
+def varying_config(study: StudyResults) -> pd.DataFrame:
+    """Config values that differ between trials [n trials, dotted keys], the estimator apart; None as above."""
+    config = meaningful_config(study)
+    return config[[key for key in config if key != _ESTIMATOR and _varies(config[key])]]
 
 
 def _varies(column: pd.Series) -> bool:
     present = column.dropna()
-    return present.map(str).nunique() > 1 or 0 < len(present) < len(column)
+    return 0 < len(present) < len(column) or len({str(value) for value in present.unique()}) > 1

@@ -40,9 +40,9 @@ class StudyResults:
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
     unfinished trials running or interrupted),
     kind (search, baseline), feasible (whether it meets all `search.constraints`; None where there are none, or where
-    that is not known), error, device, gpu_uuid (of all GPUs that an attempt of it held; there where one did), the
-    METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole config flattened to columns
-    `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
+    that is not known), error, ended (local time, NaT while unfinished), device, gpu_uuid (of all GPUs that an attempt
+    of it held; there where one did), the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
+    config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
     """
 
     name: str
@@ -91,6 +91,7 @@ def load_study(path: Path | str) -> StudyResults:
                 "kind": "baseline" if "baseline" in attributes else "search",
                 "feasible": is_feasible(record),
                 "error": attributes.get("error"),
+                "ended": record.datetime_complete,
                 "device": last.get("device"),
                 **{name: last.get(name) for name in (*METRICS, *SOURCES)},
                 **_energy(bills.get(str(record.number)), last),
@@ -176,7 +177,9 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """Metrics as floats (None becomes NaN), mixed columns as text, so that parquet takes every study."""
     for name in table.columns:
         values = table[name]
-        if name in METRICS:
+        if name == "ended":
+            table[name] = pd.to_datetime(values)
+        elif name in METRICS:
             table[name] = pd.to_numeric(values, errors="coerce").astype(float)
         elif len({float if type(value) is int else type(value) for value in values.dropna()}) > 1:
             table[name] = values.map(str, na_action="ignore")

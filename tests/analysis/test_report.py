@@ -120,7 +120,7 @@ def test_the_report_draws_in_a_browser_without_a_network(study, tmp_path):
     )  # fmt: skip
     page = body(done.stdout)
     assert page.count('class="main-svg"') >= 2
-    assert len(re.findall(r'<path class="point"', page)) >= 5
+    assert len(re.findall(r'<path class="point[ \"]', page)) >= 5
     assert 'class="legendtext"' in page
     assert "batch_slice" in page
     assert EVIL not in page.replace("&lt;", "\0")
