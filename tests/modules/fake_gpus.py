@@ -112,6 +112,8 @@ class DeadlyOnce(Deadly):
 
     def _kills(self, attempt: int) -> bool:
         return attempt == 0
+
+
 class Hopeless(OnFakeGpus):
     """Stopped by the scheduler after its first epoch; it writes down when its process was about to be used again."""
 
