@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.early_stopping", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--seeds", type=int, default=30, help="of random proposals")
-    parser.add_argument("--model-seeds", type=int, default=0, help="of tpe, on the analytic response")
+    parser.add_argument("--model-seeds", type=int, default=10, help="of tpe, on the analytic response")
     parser.add_argument("--budgets", type=float, nargs="+", default=[10.0, 20.0], help="in longest dense controls")
     parser.add_argument("--table", type=Path, default=BENCHMARKS / "data" / "small.parquet")
     parser.add_argument("-o", "--output", type=Path, default=BENCHMARKS / "results" / "early_stopping.json")
