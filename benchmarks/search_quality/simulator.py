@@ -66,7 +66,8 @@ def recorded(log: Path, workers: int) -> Runs:
     found: Runs = {}
     for line in map(json.loads, log.read_text(encoding="utf-8").splitlines() if log.exists() else []):
         key = line["problem"], line["peer"], line["seed"]
-        if line["workers"] != workers or line["version"] != PEERS[line["peer"]].version:
+        peer = PEERS.get(line["peer"])
+        if peer is None or line["workers"] != workers or line["version"] != peer.version:
             continue
         if key not in found or len(line["values"]) > len(found[key].values):
             found[key] = Run([(a, b) for a, b in line["values"]], line["seconds"])

@@ -12,6 +12,7 @@ from optuna._gp.gp import GPRegressor, fit_kernel_params
 from optuna._gp.prior import DEFAULT_MINIMUM_NOISE_VAR, default_log_prior
 
 Array = NDArray[np.float64]
+_SPAN = 1e3  # of a cost, dearest to cheapest; what comes closer to 0 than that has outliers in its logarithm
 _JITTER = 1e-6  # of the variance, added where a covariance must be inverted
 
 
@@ -47,7 +48,8 @@ class Surrogate:
     ) -> None:
         self._fits: dict[bool, GPRegressor] = {}
         found: list[tuple[float, bool, float, float]] = []
-        for is_log in (False, True) if (values < 0).all() else (False,):
+        is_cost = (values < 0).all() and values.min() > _SPAN * values.max()
+        for is_log in (False, True) if is_cost else (False,):
             scale, mean, deviation = standardised(np.log(-values) if is_log else values)
             model = fitted(points, scale, is_categorical, before._fits.get(is_log) if before else None)
             with torch.no_grad():

@@ -252,6 +252,6 @@ def test_active_names_what_means_something_and_hears_nothing_else():
     space = space_of(
         schedule={"choice": ["constant", "linear"]}, k={"uniform": [0.1, 0.2], "when": {"schedule": ["linear"]}}
     )
-    assert space.active({"sparsity.schedule": "linear"}) == ["sparsity.schedule", "sparsity.k", "epochs"]
+    assert space.active({"sparsity.schedule": "linear"}) == ["sparsity.schedule", "epochs", "sparsity.k"]
     assert space.active({"sparsity.schedule": "constant", "sparsity.k": 0.1}) == ["sparsity.schedule", "epochs"]
     assert space.active({}) == ["sparsity.schedule", "epochs"]

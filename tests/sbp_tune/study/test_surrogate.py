@@ -35,6 +35,7 @@ def test_a_product_is_modelled_by_its_logarithm_and_a_sum_is_not():
     assert Surrogate(points, -product, FLAT).is_log and not Surrogate(points, -line, FLAT).is_log
     assert not Surrogate(points, product, FLAT).is_log  # to be maximised
     assert not Surrogate(points, -product + 1.5, FLAT).is_log  # not all are positive
+    assert not Surrogate(points, -np.append(product[:-1], 1e-9), FLAT).is_log  # its logarithm has an outlier
     for values in (-product, -line):
         model = Surrogate(points, values, FLAT)
         assert model.expected(points) == pytest.approx(values, rel=0.1)
