@@ -50,4 +50,6 @@ def storage_in_memory(monkeypatch):
     """One storage a directory, as its file would be: on a disk a suite of many searches waits for their commits."""
     storages = {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    monkeypatch.setattr(storage, "_storage", lambda path: storages.setdefault(path, optuna.storages.InMemoryStorage()))
+    monkeypatch.setattr(
+        storage, "_storage", lambda path, new: storages.setdefault(path, optuna.storages.InMemoryStorage())
+    )

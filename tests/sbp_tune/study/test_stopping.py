@@ -67,7 +67,7 @@ def test_the_longest_training_that_can_be_proposed(make_study, epochs, longest):
 def test_the_resolved_document_is_valid_again(make_study, settings):
     """It names every default, also of settings that would do nothing if they were others."""
     study = make_study(("{trials: 6}", f"{{trials: 6, {settings}}}"))
-    assert Study(study.document, "study.yaml").file == study.file
+    assert Study(study.document, "study.yaml").document == study.document
 
 
 def test_the_dry_run_names_the_rungs(tmp_path):
