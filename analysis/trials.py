@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sbp_tune.config import is_meaningless
+from sbp_tune.config import meaningless_keys
 from sbp_tune.study import results
 from sbp_tune.study.results import StudyResults
 
@@ -64,14 +64,16 @@ def varying_config(study: StudyResults) -> pd.DataFrame:
     keys = [name.removeprefix(_CONFIG) for name in map(str, study.trials) if name.startswith(_CONFIG)]
     config = study.trials[[_CONFIG + key for key in keys]].astype(object)
     config.columns = pd.Index(keys)
-    there = [{key: value for key, value in row.items() if not pd.isna(value)} for row in records(config)]
-    rows = [{key: row[key] for key in row if not is_meaningless(key, row)} for row in there]
-    meaningful = pd.DataFrame(rows, index=config.index, columns=config.columns, dtype=object)
-    meaningful = meaningful.where(meaningful.notna(), None)
+    meaningful = config.where(config.notna(), None)
+    sparsity = [key for key in keys if key.startswith("sparsity.")]  # no other key depends on what others are
+    rows = [{key: value for key, value in row.items() if value is not None} for row in records(meaningful[sparsity])]
+    without = [meaningless_keys(row) for row in rows]
+    for key in sparsity:
+        meaningful[key] = meaningful[key].mask(np.array([key in keys for keys in without], dtype=bool), None)
     varying = [key for key in keys if key != _ESTIMATOR and _varies(meaningful[key])]
     return meaningful[varying]
 
 
 def _varies(column: pd.Series) -> bool:
     present = column.dropna()
-    return present.map(str).nunique() > 1 or 0 < len(present) < len(column)
+    return 0 < len(present) < len(column) or len(set(map(str, present))) > 1

@@ -169,6 +169,12 @@ def is_meaningless(key: str, values: dict[str, Any]) -> bool:
     return has_no_effect(rest, inner)
 
 
+def meaningless_keys(values: dict[str, Any]) -> set[str]:
+    """All dotted config keys among these (flat) that have no effect given the others; see `is_meaningless`."""
+    inner = {name.removeprefix("sparsity."): value for name, value in values.items() if name.startswith("sparsity.")}
+    return {f"sparsity.{key}" for key in inner if has_no_effect(key, inner)}
+
+
 def load_config(path: Path | str) -> TrainConfig:
     """Reads a config file; InputError lists every problem with the file and the dotted key."""
     return check_config(read_yaml(path), source=str(path))
