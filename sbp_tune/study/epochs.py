@@ -5,12 +5,22 @@ Ray keeps its own result files in a staging folder and copies them to the study 
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FILE = "epochs.jsonl"
+_BLOCK = 2**24  # bytes read at a time
 _SCALARS = (int, float, str, bool, type(None))
 
 
@@ -29,26 +39,79 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All rows of all attempts, in the order in which they came. A line cut by a crash is skipped."""
+    return [row for lines in _blocks(path) for row in _parsed(lines)]
+
+
+def read_rows(path: Path, trial_ids: Collection[str] | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each attempt, or of these alone, by Ray's trial id, in the order in which they came."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for lines in _blocks(path):
+        for row in _parsed(lines):
+            trial_id = str(row.get("trial_id"))
+            if trial_ids is None or trial_id in trial_ids:
+                rows.setdefault(trial_id, []).append(row)
+    return rows
+
+
+def read_columns(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
+    """The log as a table: trial_id, epoch, columns of numbers and of text, in the order in which rows came.
+
+    What a row does not have, or has of another kind, is NaN or None.
+    """
+    schema = pa.schema(
+        [("trial_id", pa.string()), ("epoch", pa.int64())]
+        + [(name, pa.float64()) for name in numbers]
+        + [(name, pa.string()) for name in texts]
+    )
+    blocks = [_columns(lines, schema) for lines in _blocks(path)]
+    table = pa.concat_tables(blocks) if blocks else schema.empty_table()
+    table = table.filter(pc.is_valid(table["epoch"]))
+    for name in ("trial_id", *texts):  # of few values each, and a string a row would be most of the memory
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pc.dictionary_encode(table[name]))
+    return table.to_pandas(split_blocks=True, self_destruct=True)
+
+
+def _blocks(path: Path) -> Iterator[list[bytes]]:
+    """The lines of the log, so many at a time."""
     file = path / _FILE
-    if not file.is_file():
-        return []
-    rows = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    if file.is_file():
+        with file.open("rb") as log:
+            while lines := log.readlines(_BLOCK):
+                yield lines
+
+
+def _parsed(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode(errors="replace"))
         except json.JSONDecodeError:
             continue
         if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-            rows.append(row)
-    return rows
+            yield row
 
 
-def read_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each attempt by Ray's trial id, in the order in which they came."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in read_log(path):
-        rows.setdefault(str(row.get("trial_id")), []).append(row)
-    return rows
+def _columns(lines: list[bytes], schema: pa.Schema) -> pa.Table:
+    block = b"".join(lines)
+    try:
+        return pyarrow.json.read_json(
+            io.BytesIO(block),
+            pyarrow.json.ReadOptions(block_size=len(block) + 1),
+            pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        ).select(schema.names)
+    except pa.ArrowInvalid:  # a line that a crash cut, or a value of another kind
+        rows = list(_parsed(lines))
+        return pa.table(
+            [pa.array([_as(field.type, row.get(field.name)) for row in rows], field.type) for field in schema], schema
+        )
+
+
+def _as(kind: pa.DataType, value: Any) -> Any:
+    if kind == pa.string():
+        return None if value is None else str(value)
+    if not isinstance(value, int | float):
+        return None
+    return int(value) if kind == pa.int64() else float(value)
 
 
 def merged_rows(rows: dict[str, list[dict[str, Any]]], trial_ids: list[str]) -> list[dict[str, Any]]:

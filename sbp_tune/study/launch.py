@@ -275,9 +275,11 @@ def _settle_ended(study: Study, path: Path) -> None:
     from sbp_tune.study.scheduler import make_scheduler
     from sbp_tune.study.settle import settle
 
-    storage, log, scheduler = open_study(path), read_rows(path), make_scheduler(study, path)
+    storage, scheduler = open_study(path), make_scheduler(study, path)
     stopped = scheduler.stopped if scheduler is not None else {}
-    for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    unfinished = storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    log = read_rows(path, {attempt for trial in unfinished for attempt in attempts(trial)})
+    for trial in unfinished:
         rows = merged_rows(log, attempts(trial))
         if rows and (rows[-1].get("fully_trained") or trial.number in stopped):
             settle(storage, trial.number, rows[-1], study)

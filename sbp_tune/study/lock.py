@@ -6,10 +6,12 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sbp_tune.errors import SbpTuneError
 
 _FILE = ".lock"
+_kept: dict[Path, dict[str, Any]] = {}
 
 
 @contextmanager
@@ -20,7 +22,16 @@ def only_writer(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SbpTuneError(f"{path}: another process runs this study at present") from None
-        yield
+        _kept[path.resolve()] = {}
+        try:
+            yield
+        finally:
+            del _kept[path.resolve()]
+
+
+def kept_by_writer(path: Path) -> dict[str, Any] | None:
+    """What this process keeps of a study for as long as it is its only writer; None where it is not."""
+    return _kept.get(path.resolve())
 
 
 def is_in_use(path: Path) -> bool:

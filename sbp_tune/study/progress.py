@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from ray.tune import Callback
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sbp_tune.study.recorder import cause_of, reason
+from sbp_tune.study.recorder import cause_of, number_in, reason
 from sbp_tune.study.retries import is_death
-from sbp_tune.study.storage import number_of, open_study
+from sbp_tune.study.storage import open_study, trial_of
 from sbp_tune.units import readable_energy
 
 _TABLE_WIDTH = 70  # on a narrower terminal plain lines read better
@@ -35,16 +38,24 @@ class _Row:
 
 
 class Progress(Callback):
-    """Shows a search on the console. labels: by number of a trial, what is said of it beside its estimator."""
+    """Shows a search on the console. labels: by number of a trial, what is said of it beside its estimator.
+
+    Of the trials that have ended only those are kept that a person sees, so that a result costs no more in a study
+    of thousands.
+    """
 
     def __init__(
         self, path: Path, total: int, labels: Sequence[str] | None = None, console: Console | None = None
     ) -> None:
         self._study, self._total, self._labels = open_study(path), total, labels
         self._console = console or Console()
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, _Row] = {}  # by Ray's id of a trial, while it runs
+        self._latest: deque[_Row] = deque(maxlen=_FINISHED_ROWS)
+        self._on_front: dict[int, _Row] = {}  # of the trials of this start, those on the front, newest last
+        self._ended: Counter[str] = Counter()  # state -> trials
+        self._kwh_ended = 0.0
         self._live: Live | None = None
-        self._front: set[int] = set()
+        self._front: dict[int, list[float]] = {}  # trial -> its objectives, smaller is better
         self._started = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -53,7 +64,9 @@ class Progress(Callback):
 
     def setup(self, **info: Any) -> None:
         if self._console.is_terminal and self._console.width >= _TABLE_WIDTH:
-            self._live = Live(self._table(), console=self._console, refresh_per_second=2, transient=True)
+            for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+                self._enter_front(trial)  # of earlier starts
+            self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True)
             self._live.start()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -69,15 +82,15 @@ class Progress(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         fully_trained = trial.last_result.get("fully_trained")
-        self._ended(self._row(trial, "complete" if fully_trained else "stopped"))
+        self._end(trial, "complete" if fully_trained else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        cause, row = cause_of(trial), self._row(trial, "failed")
-        if is_death(cause) and not self._study.get_trials(deepcopy=False)[row.number].state.is_finished():
-            self._show(row, f"will go on, its worker died: {reason(cause)}")
+        cause = cause_of(trial)
+        if is_death(cause) and not trial_of(self._study, number_in(trial)).state.is_finished():
+            self._show(self._row(trial, "failed"), f"will go on, its worker died: {reason(cause)}")
             del self._rows[trial.trial_id]  # the next attempt is a row of its own
         else:
-            self._ended(row, reason(cause))
+            self._end(trial, "failed", reason(cause))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         self.close()
@@ -94,42 +107,52 @@ class Progress(Callback):
 
     def _row(self, trial: Any, state: str) -> _Row:
         if trial.trial_id not in self._rows:
-            number = number_of(self._study, trial.trial_id)
             label = trial.config.get("sparsity", {}).get("estimator", "")
-            if number is not None and self._labels is not None:
-                label = f"{label} {self._labels[number]}"
-            self._rows[trial.trial_id] = _Row(
-                -1 if number is None else number, label, epochs=trial.config.get("epochs", 0)
-            )
+            if self._labels is not None:
+                label = f"{label} {self._labels[number_in(trial)]}"
+            self._rows[trial.trial_id] = _Row(number_in(trial), label, epochs=trial.config.get("epochs", 0))
         row = self._rows[trial.trial_id]
         row.state = state
         return row
 
-    def _ended(self, row: _Row, why: str = "") -> None:
-        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        self._front = {trial.number for trial in self._study.best_trials} if complete else set()
+    def _end(self, trial: Any, state: str, why: str = "") -> None:
+        row = self._row(trial, state)
+        del self._rows[trial.trial_id]
+        self._ended[state] += 1
+        self._kwh_ended += row.kwh
+        if self._live is not None:
+            if self._enter_front(trial_of(self._study, row.number)):
+                self._on_front = {number: one for number, one in self._on_front.items() if number in self._front}
+                self._on_front[row.number] = row
+            else:
+                self._latest.append(row)
         self._show(row, f"{row.state}: {why}" if why else row.state)
 
+    def _enter_front(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Takes a trial onto the front if it belongs there, and off it what that dominates."""
+        if trial.state != TrialState.COMPLETE or any(value > 0 for value in trial.constraints.values()):
+            return False
+        signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in self._study.directions]
+        costs = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+        if any(_dominates(other, costs) for other in self._front.values()):
+            return False
+        self._front = {number: other for number, other in self._front.items() if not _dominates(costs, other)}
+        self._front[trial.number] = costs
+        return True
+
     def _show(self, row: _Row, event: str = "") -> None:
-        if self._live is not None:
-            self._live.update(self._table())
-        elif event:
+        if self._live is None and event:  # the live table looks for itself
             figures = "" if row.val_accuracy is None else f" epoch {row.epoch}/{row.epochs}, {_figures(row)}"
-            line = f"[{self._ended_count()}/{self._total}] trial {row.number} {row.label} {event}{figures}"
+            line = f"[{self._ended.total()}/{self._total}] trial {row.number} {row.label} {event}{figures}"
             self.say(line)
 
-    def _ended_count(self) -> int:
-        return sum(row.state in ("complete", "stopped", "failed") for row in self._rows.values())
-
     def _table(self) -> Table:
-        rows = list(self._rows.values())
-        running = [row for row in rows if row.state in ("starts", "runs")]
-        ended = [row for row in rows if row not in running]
-        shown = sorted(ended, key=lambda row: (row.number not in self._front, -row.number))[:_FINISHED_ROWS]
-        kwh = readable_energy(sum(row.kwh for row in rows))
+        running = list(self._rows.values())
+        shown = [*self._latest, *self._on_front.values()][-_FINISHED_ROWS:]
+        kwh = readable_energy(self._kwh_ended + sum(row.kwh for row in running))
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        failed = sum(row.state == "failed" for row in ended)
-        caption = f"{len(ended)} of {self._total} trials ended, {len(running)} running, {failed} failed; {kwh}; "
+        counts = f"{self._ended.total()} of {self._total} trials ended, {len(running)} running"
+        caption = f"{counts}, {self._ended['failed']} failed; {kwh}; "
         table = Table(caption=f"{caption}front: {len(self._front)}; {minutes}:{seconds:02d}", caption_justify="left")
         for name in ("trial", "estimator", "state", "epoch", "val_accuracy", "energy", "front"):
             table.add_column(name, justify="left" if name in ("estimator", "state") else "right")
@@ -145,3 +168,7 @@ class Progress(Callback):
 
 def _figures(row: _Row) -> str:
     return f"val_accuracy {100 * (row.val_accuracy or 0):.2f} %, {readable_energy(row.kwh)}"
+
+
+def _dominates(costs: list[float], other: list[float]) -> bool:
+    return costs != other and all(one <= two for one, two in zip(costs, other, strict=True))

@@ -16,7 +16,7 @@ from sbp_tune.study.epochs import append_row
 from sbp_tune.study.file import Study
 from sbp_tune.study.retries import is_death, note_death
 from sbp_tune.study.settle import settle
-from sbp_tune.study.storage import number_of, open_study
+from sbp_tune.study.storage import open_study
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # full, over its quota, read-only
 
@@ -49,10 +49,7 @@ class Recorder(Callback):
                 self.stopped_by = cause
                 self._stop()
             return
-        storage = open_study(self._path)
-        number = number_of(storage, trial.trial_id)
-        if number is None:
-            return
+        storage, number = open_study(self._path), number_in(trial)
         why = reason(cause)
         if is_death(cause):
             deaths = note_death(storage, number, trial.trial_id)
@@ -60,6 +57,11 @@ class Recorder(Callback):
                 return
             why = f"given up after {deaths} attempt{'s' if deaths > 1 else ''} that died: {why}"
         settle(storage, number, None, self._study, error=why)
+
+
+def number_in(trial: Any) -> int:
+    """Optuna's number of a Ray trial: the searcher wrote it into the lease."""
+    return int(trial.config["lease"]["trial"])
 
 
 def reason(error: BaseException) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from optuna.trial import FrozenTrial
 
 from sbp_tune.energy.bill import TrialBill
 from sbp_tune.files import read_yaml, write_atomic
 from sbp_tune.study.duplicates import DUPLICATE_OF
-from sbp_tune.study.epochs import merged_rows, read_rows
+from sbp_tune.study.epochs import read_columns
 from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.lock import is_in_use
 from sbp_tune.study.settle import is_feasible, is_held
@@ -70,17 +72,16 @@ def load_study(path: Path | str) -> StudyResults:
     check_directory(path)
     document = read_yaml(path / "study.yaml")
     storage, unfinished = open_study(path), "running" if is_in_use(path) else "interrupted"
-    log, billed = read_rows(path), study_bill(path)
-    bills = billed.bill.trials if billed is not None and billed.bill is not None else {}
-    trials, epochs, configs = [], [], {}
     with storage_errors(path):
         records = storage.get_trials(deepcopy=False)
-    for record in records:
-        if record.state.name == "WAITING" or DUPLICATE_OF in record.user_attrs:
-            continue
+    begun = [r for r in records if r.state.name != "WAITING" and DUPLICATE_OF not in r.user_attrs]
+    epochs, billed = _epochs(path, begun), study_bill(path)
+    lasts = _lasts(epochs)
+    bills = billed.bill.trials if billed is not None and billed.bill is not None else {}
+    trials, configs = [], {}
+    for record in begun:
         attributes = record.user_attrs
-        rows = merged_rows(log, attempts(record))
-        last = rows[-1] if rows else {}
+        last = lasts.get(record.number, {})
         configs[record.number] = attributes.get("config", {})
         trials.append(
             {
@@ -98,7 +99,6 @@ def load_study(path: Path | str) -> StudyResults:
                 **flat_columns(configs[record.number]),
             }
         )
-        epochs += [{"trial": record.number, **{name: row.get(name) for name in METRICS}} for row in rows]
     return StudyResults(
         name=document["name"],
         path=path,
@@ -106,9 +106,33 @@ def load_study(path: Path | str) -> StudyResults:
         objectives=document["objectives"],
         versions=storage.user_attrs.get("versions", {}),
         trials=_typed(pd.DataFrame(trials, columns=None if trials else ["trial", "state", "kind", *METRICS])),
-        epochs=_typed(pd.DataFrame(epochs, columns=["trial", *METRICS])),
+        epochs=epochs[["trial", *METRICS]],
         configs=configs,
     )
+
+
+def _epochs(path: Path, trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    """A row per trial and epoch, in this order: trial, METRICS, SOURCES and device. An epoch run twice is the last."""
+    table = read_columns(path, [name for name in METRICS if name != "epoch"], [*SOURCES, "device"])
+    table["epoch"] = table["epoch"].astype(float)
+    places = {trial_id: (trial.number, place) for trial in trials for place, trial_id in enumerate(attempts(trial))}
+    found = [places.get(trial_id, (-1, -1)) for trial_id in table["trial_id"].cat.categories]  # -1: nobody's
+    found.append((-1, -1))  # of a row without
+    codes = table["trial_id"].cat.codes.to_numpy()
+    number, place = (np.array(column)[codes] for column in zip(*found, strict=True))
+    order = np.lexsort((place, table["epoch"], number))  # of equal ones the first stays the first
+    is_last = np.append((np.diff(number[order]) != 0) | (np.diff(table["epoch"].to_numpy()[order]) != 0), True)
+    order = order[(number[order] >= 0) & is_last[: len(order)]]
+    table.insert(0, "trial", number)
+    return table.drop(columns="trial_id").take(order).reset_index(drop=True)
+
+
+def _lasts(epochs: pd.DataFrame) -> dict[int, dict[str, Any]]:
+    """The last row of each trial, by number; None for what it does not have."""
+    rows = epochs.groupby("trial").tail(1).astype(object)
+    rows = epochs.groupby("trial").tail(1).astype(object)
+    plain = rows.where(rows.notna(), None).to_dict("records")
+    return {int(row["trial"]): {str(name): value for name, value in row.items()} for row in plain}
 
 
 def _energy(bill: TrialBill | None, last: dict[str, Any]) -> dict[str, Any]:

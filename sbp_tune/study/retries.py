@@ -19,7 +19,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from sbp_tune.study.storage import set_attribute
+from sbp_tune.study.storage import set_attribute, trial_of
 
 _DEATHS = "deaths"  # attribute of a trial: its attempts that died, with the Unix time of each
 _LONGEST_REST_S = 60.0
@@ -36,7 +36,7 @@ def is_death(error: BaseException) -> bool:
 
 def note_death(storage: optuna.Study, number: int, attempt: str) -> int:
     """Notes that an attempt, by Ray's id, has died; how many of this trial have."""
-    deaths = {**storage.get_trials(deepcopy=False)[number].user_attrs.get(_DEATHS, {}), attempt: time.time()}
+    deaths = {**trial_of(storage, number).user_attrs.get(_DEATHS, {}), attempt: time.time()}
     set_attribute(storage, number, _DEATHS, deaths)
     return len(deaths)
 

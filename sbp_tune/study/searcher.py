@@ -25,7 +25,7 @@ from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.retries import died, rests
 from sbp_tune.study.samplers import make_sampler
 from sbp_tune.study.settle import baseline_problem, is_held, settle
-from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
+from sbp_tune.study.storage import attempts, open_study, set_attribute, trial_of
 
 Admits = Callable[[str, int, dict[str, Any]], Verdict]
 
@@ -42,7 +42,7 @@ class OptunaSearcher(Searcher):
         self._optuna = open_study(path)
         started = _started(self._optuna)
         self._optuna.sampler = study_sampler(study, len(started))
-        self._mine: set[str] = set()  # Ray's ids of the attempts that this searcher started
+        self._mine: dict[str, int] = {}  # Ray's ids of the attempts that this searcher started, and their trials
         self._seen = Seen(study, started)
         self._repeats = 0  # proposals in a row that had run
         self.ended_early: str | None = None  # why the search ends before all trials are proposed
@@ -64,12 +64,12 @@ class OptunaSearcher(Searcher):
             config = self._config(number)
         answer = Verdict.START if self._admits is None else self._admits(trial_id, number, config)
         if answer is not Verdict.START:
-            goes_on = answer is Verdict.WAIT or any(self._mine & set(attempts(trial)) for trial in unfinished)
+            goes_on = answer is Verdict.WAIT or any(self._mine.keys() & set(attempts(trial)) for trial in unfinished)
             return None if goes_on else str(Searcher.FINISHED)
-        before = attempts(self._optuna.get_trials(deepcopy=False)[number])
+        before = attempts(trial_of(self._optuna, number))
         checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])
-        self._mine.add(trial_id)
+        self._mine[trial_id] = number
         folder = ledger_folder(self._path)
         lease = {"folder": str(folder.resolve()), "trial": str(number), "attempt": len(before)}
         beside = {"lease": lease, **self._study.beside_config, **({"resume_from": checkpoints} if checkpoints else {})}
@@ -80,7 +80,7 @@ class OptunaSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna how a trial ended. An error is told by the callback that knows its reason."""
-        number = number_of(self._optuna, trial_id)
+        number = self._mine.get(trial_id)
         if number is not None and not error:
             settle(self._optuna, number, result, self._study)
 
@@ -97,7 +97,7 @@ class OptunaSearcher(Searcher):
 
     def _can_go_on(self, trial: FrozenTrial) -> bool:
         """Whether an unfinished trial can begin its next attempt: none runs, and it is not to rest."""
-        return not self._mine & set(attempts(trial)) - died(trial) and not is_held(trial) and not rests(trial)
+        return not self._mine.keys() & set(attempts(trial)) - died(trial) and not is_held(trial) and not rests(trial)
 
     def _is_complete(self, started: list[FrozenTrial]) -> bool:
         """Whether nothing is left to propose, for whatever reason."""
@@ -111,7 +111,7 @@ class OptunaSearcher(Searcher):
         None likewise for a config that has run. A crash can come between the asking and the noting; what was asked by
         then is in the storage.
         """
-        record = self._optuna.get_trials(deepcopy=False)[number]
+        record = trial_of(self._optuna, number)
         if "config" in record.user_attrs:
             return dict(record.user_attrs["config"])
         trial = optuna.Trial(self._optuna, record._trial_id)

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sbp_tune.study.file import Study
-from sbp_tune.study.storage import set_attribute, set_constraint
+from sbp_tune.study.storage import set_attribute, set_constraint, trial_of
 
 _TIED = ("kwh", "co2_kg")  # objectives in which a small difference is noise of the measurement
 _REFERENCE = "reference"  # attribute of trial 0: its columns that constraints compare with
@@ -25,7 +25,7 @@ def settle(
     constraint of a finished trial. With `search.tie`, energies are told in steps of that ratio, and what they were
     stays in the attribute `values`.
     """
-    if storage.get_trials(deepcopy=False)[number].state.is_finished():
+    if trial_of(storage, number).state.is_finished():
         return
     state, values, reason = (TrialState.FAIL, None, error) if error else outcome(result, study.objectives)
     if state == TrialState.COMPLETE and result is not None and study.constraints:
@@ -63,7 +63,7 @@ def baseline_problem(storage: optuna.Study, study: Study) -> str | None:
     """Why no trial can be compared with the baseline, ever; None while there is nothing wrong."""
     if not any(constraint.is_relative for constraint in study.constraints):
         return None
-    baseline = storage.get_trials(deepcopy=False)[0]
+    baseline = trial_of(storage, 0)
     if not baseline.state.is_finished() or baseline.state == TrialState.COMPLETE:
         return None
     why = baseline.user_attrs.get("error", "it was stopped before its end")
@@ -94,14 +94,14 @@ def outcome(
 
 def _baseline_is_awaited(storage: optuna.Study, study: Study) -> bool:
     relative = any(constraint.is_relative for constraint in study.constraints)
-    return relative and not storage.get_trials(deepcopy=False)[0].state.is_finished()
+    return relative and not trial_of(storage, 0).state.is_finished()
 
 
 def _excesses(storage: optuna.Study, columns: dict[str, Any], study: Study) -> dict[str, float]:
     """What to tell of each constraint, by its text; ValueError where one cannot be told, and says why."""
     if problem := baseline_problem(storage, study):
         raise ValueError(problem)
-    reference = storage.get_trials(deepcopy=False)[0].user_attrs.get(_REFERENCE, {})
+    reference = trial_of(storage, 0).user_attrs.get(_REFERENCE, {})
     return {constraint.text: constraint.excess(columns, reference) for constraint in study.constraints}
 
 

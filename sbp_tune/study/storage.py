@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
@@ -19,12 +20,58 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sbp_tune.errors import InputError, StorageError
 from sbp_tune.files import read_yaml
+from sbp_tune.study.lock import kept_by_writer
 from sbp_tune.study.storage_url import EXTRAS, FILES, database_url
 
 PATIENCE_S = 60
 """How long a locked study.db is waited for: a second reader (the dashboard) may hold it for a moment."""
 
 _CONNECT_S = 10
+
+
+class _OnlyWriter(_CachedStorage):
+    """A storage that reads those trials again that were written through it, and new ones.
+
+    Optuna's reads all unfinished ones whenever it is asked for trials, since another process may have written: half a
+    millisecond each, several times a trial, and every waiting point of a grid is one. Here no other process may.
+    """
+
+    def __init__(self, backend: RDBStorage) -> None:
+        super().__init__(backend)
+        self._written: set[int] = set()
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        with self._lock:
+            known = self._studies.setdefault(study_id, _StudyInfo())
+            written, self._written = self._written, set()
+            known.unfinished_trial_ids = set(written)
+            known.last_finished_trial_id = max(self._trial_id_to_study_id_and_number, default=-1)
+        try:
+            super()._read_trials_from_remote_storage(study_id)
+        except BaseException:
+            self._written |= written
+            raise
+
+    def create_new_trial(self, study_id: int, template_trial: optuna.trial.FrozenTrial | None = None) -> int:
+        trial_id = super().create_new_trial(study_id, template_trial)
+        self._written.add(trial_id)
+        return trial_id
+
+    def set_trial_param(self, trial_id: int, *values: Any) -> None:
+        self._written.add(trial_id)
+        super().set_trial_param(trial_id, *values)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        self._written.add(trial_id)
+        return super().set_trial_state_values(trial_id, state, values)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._written.add(trial_id)
+        super().set_trial_user_attr(trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._written.add(trial_id)
+        super().set_trial_system_attr(trial_id, key, value)
 
 
 def check_directory(path: Path) -> None:
@@ -95,11 +142,22 @@ def mend(path: Path) -> None:
 
 
 def _storage(path: Path, new: bool) -> BaseStorage:
+    """One for all who ask while this process is the study's only writer, else another each time."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of before it raises
     kind, _ = _named(path)
     file = path.resolve() / FILES.get(kind, "")
     if kind in FILES and not new and not file.is_file():  # Optuna would make an empty one
         raise StorageError(f"{file}: the storage of this study is gone")
+    kept = None if new else kept_by_writer(path)
+    if kept is None:
+        return _opened(path, kind, file, new)
+    if "storage" not in kept:
+        opened = _opened(path, kind, file, new)
+        kept["storage"] = _OnlyWriter(opened) if isinstance(opened, RDBStorage) else opened
+    return cast(BaseStorage, kept["storage"])
+
+
+def _opened(path: Path, kind: str, file: Path, new: bool) -> BaseStorage:
     if kind == "journal":
         return JournalStorage(JournalFileBackend(str(file)))
     if kind == "sqlite":
@@ -138,22 +196,28 @@ def _shown(path: Path) -> str:
     return str(path / FILES[kind]) if kind in FILES else kind
 
 
+def trial_of(study: optuna.Study, number: int) -> optuna.trial.FrozenTrial:
+    """One trial by its number. Optuna's `get_trials` would read every unfinished one again."""
+    return study._storage.get_trial(_id_of(study, number))
+
+
 def set_attribute(study: optuna.Study, number: int, key: str, value: Any) -> None:
     """Sets a user attribute of a trial that this process did not ask for; Optuna has no public way."""
-    trial = study.get_trials(deepcopy=False)[number]
-    study._storage.set_trial_user_attr(trial._trial_id, key, value)
+    study._storage.set_trial_user_attr(_id_of(study, number), key, value)
+
+
+def _id_of(study: optuna.Study, number: int) -> int:
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def set_constraint(study: optuna.Study, number: int, key: str, value: float) -> None:
     """Sets a constraint of such a trial, which is met if it is 0 or less: where `trial.set_constraint` puts it."""
-    trial = study.get_trials(deepcopy=False)[number]
-    study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{key}", value)
+    study._storage.set_trial_system_attr(_id_of(study, number), f"constraints:{key}", value)
 
 
 def put_back(study: optuna.Study, number: int) -> None:
     """Makes a trial that was proposed and never started wait again, as it is; it is the first to be asked for."""
-    trial = study.get_trials(deepcopy=False)[number]
-    study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    study._storage.set_trial_state_values(_id_of(study, number), TrialState.WAITING)
 
 
 def attempts(trial: optuna.trial.FrozenTrial) -> list[str]:

@@ -1,7 +1,9 @@
+import math
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sbp_tune.study.epochs import append_row, merged_rows, read_rows
+from sbp_tune.study.epochs import append_row, merged_rows, read_columns, read_rows
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -30,3 +32,24 @@ def test_rows_of_several_attempts(tmp_path):
 
 def test_no_log_is_no_rows(tmp_path):
     assert read_rows(tmp_path) == {}
+
+
+def test_columns_are_the_rows_whatever_is_in_them(tmp_path):
+    """One block is plain, in another a line was cut and values are of other kinds: they read the same."""
+    rows = [
+        {"trial_id": "a", "epoch": 1, "kwh": 1, "device": "x", "else": [1]},
+        {"trial_id": "b", "epoch": 1, "kwh": math.nan},
+        {"trial_id": "a", "epoch": 2, "kwh": None, "device": None},
+    ]
+    for row in rows:
+        append_row(tmp_path, row)
+    plain = read_columns(tmp_path, ["kwh", "f1"], ["device"])
+    with (tmp_path / "epochs.jsonl").open("a") as log:
+        log.write('{"trial_id": "a", "ep\n{"trial_id": "c"}\n[1]\n{"trial_id": 5, "epoch": true, "kwh": "much"}\n')
+    broken = read_columns(tmp_path, ["kwh", "f1"], ["device"])
+    assert plain["trial_id"].tolist() == ["a", "b", "a"] and plain["epoch"].tolist() == [1, 1, 2]
+    assert plain["kwh"].tolist()[0] == 1 and plain["kwh"].isna().tolist() == [False, True, True]
+    assert plain["f1"].isna().all() and plain["device"].tolist()[:1] == ["x"] and plain["device"].isna().sum() == 2
+    assert broken[:3].astype(object).equals(plain.astype(object))
+    assert broken["trial_id"].tolist()[3:] == ["5"] and math.isnan(broken["kwh"][3])
+    assert set(read_rows(tmp_path, {"b", "nobody"})) == {"b"}
