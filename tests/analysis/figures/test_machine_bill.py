@@ -35,7 +35,7 @@ def test_a_study_without_a_ledger_is_billed_by_its_trials(build):
         "repeated after crashes": [1.0, 1.0, 0.0],
     }
     assert not info.overhead
-    assert "No meter ran" in plot_machine_bill(study).layout.annotations[0].text
+    assert "No meter ran" in plot_machine_bill(study).layout.title.text
 
 
 def test_with_a_ledger_the_lines_sum_to_the_machines(build, fake_node, tmp_path):
