@@ -166,10 +166,10 @@ def caption(figure: Figure, text: str) -> Figure:
     figure.update_layout(
         title={
             "text": "<br>".join(map(escaped, lines)), "font": {"size": 12}, "xref": "container", "x": 0,
-            "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top", "pad": {"l": 10, "t": 6},
+            "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top", "pad": {"l": 10, "t": 16},
         }
     )  # fmt: skip
-    return figure.update_layout(margin_t=12 + above + 17 * len(lines))
+    return figure.update_layout(margin_t=14 + above + 17 * len(lines))
 
 
 def buttons(choices: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:
