@@ -76,7 +76,7 @@ def plot_flop_saving(study: StudyResults) -> Figure:
                                  "the same work.")  # fmt: skip
     hover = hover_lines(study, ["tflop"], study.trials.index[study.trials["trial"].isin(info.trials["trial"])])
     text = dict(zip(study.trials["trial"][hover.index], hover, strict=True))
-    end = max(0.01, info.trials["flop_saving"].max())
+    end = max(0.1, info.trials["flop_saving"].max())
     for share, name in ((1.0, "as much as FLOPs"), (0.5, "half as much")):
         line = {"color": style.GREY, "width": 1.5, "dash": "solid" if share == 1 else "dot"}
         figure.add_scatter(x=[0, 100 * end], y=[0, 100 * end * share], mode="lines", line=line, name=name,

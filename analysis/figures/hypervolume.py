@@ -82,11 +82,11 @@ def plot_hypervolume(*studies: StudyResults, reference: Sequence[float] | None =
     if info.history["share"].max() > 0:
         spent = {"x": [style.drawn(rows["kwh"], axis) for rows in lines]}
         count = {"x": [rows["trials"].tolist() for rows in lines]}
-        choices = [("kWh spent", [spent, {"xaxis.title.text": title}])]
+        choices = [("energy spent", [spent, {"xaxis.title.text": title}])]
         choices.append(("trials", [count, {"xaxis.title.text": "Trials ended"}]))
         figure.update_layout(updatemenus=[style.buttons(choices)])
         corner = (f"{name} {readable_metric(name, v)}" for name, v in zip(info.objectives, info.reference, strict=True))
-        text = f"Reference point, fixed: {', '.join(corner)}."
+        text = f"100 %: the box between the best of each objective and a fixed reference: {', '.join(corner)}."
         if info.unrecorded:
             text += f" Trials of unknown energy, counted as none: {info.unrecorded}."
         return style.caption(figure, text)

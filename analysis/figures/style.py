@@ -162,11 +162,14 @@ def caption(figure: Figure, text: str) -> Figure:
     """Plain text above a figure: what must be known to read it."""
     lines = textwrap.wrap(text, 56)
     above = _BUTTONS_PX if figure.layout.updatemenus else 0
-    figure.add_annotation(
-        text="<br>".join(map(escaped, lines)), showarrow=False, align="left", font={"size": 12}, xref="paper",
-        yref="paper", x=0, xanchor="left", y=1, yanchor="bottom", yshift=above + 4,
+    # from the figure's left edge, not the panel's: long labels may leave little beside them
+    figure.update_layout(
+        title={
+            "text": "<br>".join(map(escaped, lines)), "font": {"size": 12}, "xref": "container", "x": 0,
+            "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top", "pad": {"l": 10, "t": 16},
+        }
     )  # fmt: skip
-    return figure.update_layout(margin_t=10 + above + 17 * len(lines))
+    return figure.update_layout(margin_t=14 + above + 17 * len(lines))
 
 
 def buttons(choices: Sequence[tuple[str, list[Any]]]) -> dict[str, Any]:

@@ -19,19 +19,14 @@ DRAW = {name: getattr(figures, name) for name in OF_A_STUDY} | {
 
 
 def states_of_studies(build):
-    failed = build.trial(state="failed", error=None)
+    unfinished = [build.trial(state=state, kwh=1.0) for state in ("running", "interrupted", "stopped", "failed")]
     return {
         "no trial": [],
-        "one trial": [build.sparse(0.9, 1.0)],
-        "all failed": [failed, failed],
-        "only NaN": [build.trial(), build.trial("dense", kind="baseline")],
+        "none finished": [*unfinished, build.trial(state="failed", error=None), build.trial(), build.trial("dense")],
+        "one trial, others run": [*unfinished, build.sparse(0.9, 1.0)],
         "no baseline": [build.sparse(0.9, 1.0), build.sparse(0.8, 0.5)],
         "only baselines": [build.control(0.9, 1.0)],
-        "running": [build.trial(state="running"), build.sparse(0.9, 1.0)],
-        "interrupted": [build.trial(state="interrupted", kwh=1.0)],
-        "stopped": [build.trial(state="stopped", kwh=1.0, val_accuracy=0.5)],
-        "no accuracy": [build.sparse(NAN, 1.0)],
-        "no energy": [build.sparse(0.9, NAN)],
+        "no accuracy, no energy": [build.sparse(NAN, 1.0), build.sparse(0.9, NAN)],
         "duplicates": [build.control(0.9, 1.0), *[build.sparse(0.9, 1.0, sparsity__p0=0.5)] * 3],
         "all dominated": [build.control(0.9, 1.0), build.sparse(0.8, 2.0, tflop=1.0, epoch=1.0)],
     }

@@ -67,4 +67,4 @@ def test_the_figure_names_what_it_flags(build):
     study = build.study(dense(build, 8.0, 8.0, 1.0), sparse(build, "grid", 4.0, 7.0, 1.0))
     figure = plot_flop_saving(study)
     assert "grid (under half)" in [trace.name for trace in figure.data]
-    assert "grid" in figure.layout.annotations[0].text
+    assert "grid" in figure.layout.title.text

@@ -77,8 +77,8 @@ def test_three_objectives(build):
 
 def test_the_figure_says_its_reference_and_has_both_axes(study):
     figure = plot_hypervolume(study, reference=(0.0, 4.0))
-    assert "val_accuracy 0.00 %, kwh 4.00 kWh" in figure.layout.annotations[0].text.replace("<br>", " ")
-    assert "counted as none: 1" in figure.layout.annotations[0].text.replace("<br>", " ")
+    assert "val_accuracy 0.00 %, kwh 4.00 kWh" in figure.layout.title.text.replace("<br>", " ")
+    assert "counted as none: 1" in figure.layout.title.text.replace("<br>", " ")
     kwh, trials = figure.layout.updatemenus[0].buttons
     assert kwh.args[0]["x"] == [list(figure.data[0].x)]
     assert trials.args[0]["x"] == [[0, 1, 2, 3, 4, 5, 6]]

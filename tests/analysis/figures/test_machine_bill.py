@@ -35,7 +35,7 @@ def test_a_study_without_a_ledger_is_billed_by_its_trials(build):
         "repeated after crashes": [1.0, 1.0, 0.0],
     }
     assert not info.overhead
-    assert "No meter ran" in plot_machine_bill(study).layout.annotations[0].text
+    assert "No meter ran" in plot_machine_bill(study).layout.title.text
 
 
 def test_with_a_ledger_the_lines_sum_to_the_machines(build, fake_node, tmp_path):
@@ -64,3 +64,17 @@ def test_nothing_used_nothing(build):
     for trials in ([], [build.trial(state="failed")], [build.sparse(0.9, 0.0)]):
         assert machine_bill_info(build.study(*trials)).lines.empty
         assert "No energy" in plot_machine_bill(build.study(*trials)).layout.annotations[0].text
+
+
+def test_what_an_attempt_wasted_is_a_line_of_its_own(build, fake_node, tmp_path):
+    node = fake_node()
+    gpu = next(iter(node.inventory.gpus))
+    for attempt, hours in ((1, 1), (2, 3)):  # the second begins afresh, so all of the first was in vain
+        node.open(f"lease-{attempt}", "0", gpus={gpu: 1.0}, attempt=attempt)
+        node.run(3600 * hours, {gpu: 60.0})
+        node.close(f"lease-{attempt}", "failed" if attempt == 1 else "finished")
+    write_ledger(tmp_path, node)
+    study = dataclasses.replace(build.study(build.sparse(0.9, 0.24)), path=tmp_path)
+    measured = machine_bill_info(study).lines["measured"]
+    assert measured["repeated after crashes"] == pytest.approx(0.06)
+    assert measured["trained to the end"] == pytest.approx(0.18)

@@ -175,3 +175,12 @@ def test_importance_of_ties_and_an_unknown_evaluator(build):
     assert importance_info(study).importance["val_accuracy"].sum() == pytest.approx(1)
     with pytest.raises(InputError, match="evaluator: found 'shap'; allowed: ped_anova, fanova"):
         importance_info(study, "shap")
+
+
+def test_importance_is_of_being_good_not_of_being_bad(build):
+    study = random_study(build, 80)
+    p0, epochs = study.trials["config.sparsity.p0"], study.trials["config.epochs"]
+    # p0 decides who is among the best, the epochs who is among the worst
+    study.trials["val_accuracy"] = (0.9 + p0 / 100).where(p0 > 0.8, 0.5 - epochs / 200)
+    study.trials["kwh"] = 1 - study.trials["val_accuracy"]
+    assert importance_info(study).importance.idxmax().to_dict() == {"val_accuracy": "sparsity.p0", "kwh": "sparsity.p0"}

@@ -55,4 +55,4 @@ def test_the_figure_leaves_out_what_was_not_recorded(build):
     figure = plot_strategies(build.study(run(build, "grid", 0.9, NAN, sparsity__schedule="linear")))
     assert "yaxis2" not in figure.to_plotly_json()["layout"]  # neither energy nor time
     assert [trace.name for trace in figure.data if trace.name] == ["grid"]
-    assert "stripes linear" in figure.layout.annotations[0].text.replace("<br>", " ")
+    assert "stripes linear" in figure.layout.title.text.replace("<br>", " ")

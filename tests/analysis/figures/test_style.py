@@ -64,7 +64,6 @@ def test_panels_are_below_one_another(rows):
 
 def test_captions_make_room_for_themselves_and_buttons():
     plain = style.caption(style.new_figure(), "One <b>line</b>.")
-    assert plain.layout.annotations[0].text == "One &lt;b&gt;line&lt;/b&gt;."
+    assert plain.layout.title.text == "One &lt;b&gt;line&lt;/b&gt;."
     long = style.caption(style.new_figure(updatemenus=[style.buttons([("a", []), ("b", [])])]), "many words " * 12)
     assert long.layout.margin.t > plain.layout.margin.t + 44
-    assert long.layout.annotations[0].yshift > 44
