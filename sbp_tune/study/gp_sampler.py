@@ -9,13 +9,13 @@ over the boxes that make up what no point dominates,
 
     E[gain] = sum over boxes prod over objectives (EI(lower edge) - EI(upper edge)),
 
-exact where Optuna samples it. The front is what the models say of the trials, not what was measured: of many noisy
-trials the luckiest lie far out, and would hide the points that are really better. Trials in flight count as if
-they had ended where the models expect them.
+exact where Optuna samples it. The front is not what was measured: of many noisy trials the luckiest lie far out,
+and would hide the points that are really better. It is drawn, several times, from what the models think the trials
+are worth without noise, those in flight included, and the gain is the mean over the draws.
 
-Sources: Emmerich, Deutz, Klinkenberg 2011, doi:10.1109/CEC.2011.5949880 (exact expected gain); Daulton, Balandat,
-Bakshy 2021, arXiv:2105.08195 (a front without the noise); Ament et al. 2023, arXiv:2310.20708 (its logarithm);
-Ginsbourger, Le Riche, Carraro 2010, doi:10.1007/978-3-642-10701-6_6 (believing the model of trials in flight).
+Sources: Daulton, Balandat, Bakshy 2021, arXiv:2105.08195 (NEHVI: the gain beyond fronts drawn without the noise);
+Emmerich, Deutz, Klinkenberg 2011, doi:10.1109/CEC.2011.5949880 (the exact gain beyond one); Ament et al. 2023,
+arXiv:2310.20708 (its logarithm).
 """
 
 from __future__ import annotations
