@@ -119,6 +119,9 @@ def test_what_ends_is_followed_by_a_run_of_its_seed(searcher):
         searcher.on_trial_complete(f"{name}{before - 1}", DONE)
         worker_seeds[name].append(searcher.suggest(f"{name}{before}")["seed"])
         assert len(set(worker_seeds[name])) == 1, turn
+    assert searcher.suggest("one too many") is None  # those that run may yet have to go on
+    for name, seeds in worker_seeds.items():
+        searcher.on_trial_complete(f"{name}{len(seeds) - 1}", DONE)
     assert searcher.suggest("one too many") == Searcher.FINISHED
 
 

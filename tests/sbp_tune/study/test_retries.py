@@ -10,7 +10,7 @@ from sbp_tune.study import retries
 from sbp_tune.study.recorder import Recorder
 from sbp_tune.study.retries import is_death
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
-from sbp_tune.study.storage import create_study, open_study
+from sbp_tune.study.storage import create_study, number_of, open_study
 
 OF_THE_CODE = rays.RayTaskError("step", "a traceback", ValueError("loss is nan"))
 DONE = {"val_accuracy": 0.9, "kwh": 1e-6, "fully_trained": True}
@@ -51,7 +51,9 @@ def start(tmp_path, make_study, monkeypatch, storage_in_memory):
             file = tmp_path / f"{trial_id}.pkl"
             file.write_bytes(cloudpickle.dumps(error))
             searcher.on_trial_complete(trial_id, error=True)
-            recorder.on_trial_error(0, [], SimpleNamespace(trial_id=trial_id, pickled_error_file=str(file)))
+            config = {"lease": {"trial": str(number_of(open_study(tmp_path), trial_id))}}
+            trial = SimpleNamespace(trial_id=trial_id, config=config, pickled_error_file=str(file))
+            recorder.on_trial_error(0, [], trial)
 
         return tmp_path, searcher, die
 
