@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sbp_tune.study.recorder import cause_of, number_in, reason
+from sbp_tune.study.recorder import cause_of, reason
 from sbp_tune.study.storage import open_study, trial_of
 from sbp_tune.units import readable_energy
 
@@ -95,7 +95,7 @@ class Progress(Callback):
     def _row(self, trial: Any, state: str) -> _Row:
         if trial.trial_id not in self._rows:
             label = trial.config.get("sparsity", {}).get("estimator", "")
-            self._rows[trial.trial_id] = _Row(number_in(trial), label, epochs=trial.config.get("epochs", 0))
+            self._rows[trial.trial_id] = _Row(_number(trial), label, epochs=trial.config.get("epochs", 0))
         row = self._rows[trial.trial_id]
         row.state = state
         return row
@@ -149,6 +149,11 @@ class Progress(Callback):
                 str(row.number), row.label, row.state, f"{row.epoch}/{row.epochs}", accuracy, energy, on_front
             )
         return table
+
+
+def _number(trial: Any) -> int:
+    """Optuna's number of a Ray trial: the searcher wrote it into the lease."""
+    return int(trial.config["lease"]["trial"])
 
 
 def _figures(row: _Row) -> str:

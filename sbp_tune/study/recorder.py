@@ -13,7 +13,7 @@ from ray.tune import Callback
 
 from sbp_tune.errors import DataError, MeterError, SbpTuneError
 from sbp_tune.study.epochs import append_row
-from sbp_tune.study.storage import open_study, set_attribute
+from sbp_tune.study.storage import number_of, open_study, set_attribute
 
 
 class Recorder(Callback):
@@ -41,14 +41,11 @@ class Recorder(Callback):
                 self.stopped_by = cause
                 self._stop()
             return
-        study, number = open_study(self._path), number_in(trial)
-        set_attribute(study, number, "error", reason(cause))
-        study.tell(number, state=optuna.trial.TrialState.FAIL)
-
-
-def number_in(trial: Any) -> int:
-    """Optuna's number of a Ray trial: the searcher wrote it into the lease."""
-    return int(trial.config["lease"]["trial"])
+        study = open_study(self._path)
+        number = number_of(study, trial.trial_id)
+        if number is not None:
+            set_attribute(study, number, "error", reason(cause))
+            study.tell(number, state=optuna.trial.TrialState.FAIL)
 
 
 def reason(error: BaseException) -> str:

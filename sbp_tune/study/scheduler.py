@@ -23,7 +23,7 @@ from sbp_tune.study.file import Study
 from sbp_tune.study.ranking import is_kept
 from sbp_tune.study.rungs import Ladder, Rung
 from sbp_tune.study.stopping import ladder_of, ranked_objectives
-from sbp_tune.study.storage import attempts, number_of, open_study, trial_of
+from sbp_tune.study.storage import attempts, number_of, open_study
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class _Contestants:
 
     def __call__(self, trial_id: str) -> Contestant | None:
         if trial_id not in self._known and (number := number_of(self._storage, trial_id)) is not None:
-            self._known[trial_id] = _contestant(trial_of(self._storage, number))
+            self._known[trial_id] = _contestant(self._storage.get_trials(deepcopy=False)[number])
         return self._known.get(trial_id)
 
 

@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from sbp_tune.errors import InputError
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
-from sbp_tune.study.storage import attempts, open_study, set_attribute, trial_of
+from sbp_tune.study.storage import attempts, number_of, open_study, set_attribute
 
 _TIED = ("kwh", "co2_kg")  # objectives in which a small difference is noise of the measurement
 
@@ -33,7 +33,7 @@ class OptunaSearcher(Searcher):
         self._study, self._path = study, path
         self._optuna = open_study(path)
         self._optuna.sampler = make_sampler(study, len(_started(self._optuna)))
-        self._mine: dict[str, int] = {}  # Ray's ids of the attempts that this searcher started, and their trials
+        self._mine: set[str] = set()  # Ray's ids of the attempts that this searcher started
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The complete config of the next attempt, with its `lease`, and `resume_from` if there are checkpoints.
@@ -44,17 +44,16 @@ class OptunaSearcher(Searcher):
         while config is None:
             started = _started(self._optuna)
             trial = next(
-                (t for t in started if t.state == TrialState.RUNNING and self._mine.keys().isdisjoint(attempts(t))),
-                None,
+                (t for t in started if t.state == TrialState.RUNNING and not self._mine & set(attempts(t))), None
             )
             if trial is None and len(started) >= self._study.total_trials:
                 return str(Searcher.FINISHED)
             number = self._optuna.ask().number if trial is None else trial.number
             config = self._config(number)
-        before = attempts(trial_of(self._optuna, number))
+        before = attempts(self._optuna.get_trials(deepcopy=False)[number])
         checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])
-        self._mine[trial_id] = number
+        self._mine.add(trial_id)
         folder = ledger_folder(self._path)
         lease = {"folder": str(folder.resolve()), "trial": str(number), "attempt": len(before)}
         beside = {"lease": lease, **self._study.beside_config, **({"resume_from": checkpoints} if checkpoints else {})}
@@ -65,7 +64,7 @@ class OptunaSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna how a trial ended. An error is told by the callback that knows its reason."""
-        number = self._mine.get(trial_id)
+        number = number_of(self._optuna, trial_id)
         if number is not None and not error:
             settle(self._optuna, number, result, self._study.objectives, self._study.file.search.tie)
 
@@ -81,7 +80,7 @@ class OptunaSearcher(Searcher):
 
         A crash can come between the asking and the noting; what was asked by then is in the storage.
         """
-        record = trial_of(self._optuna, number)
+        record = self._optuna.get_trials(deepcopy=False)[number]
         if "config" in record.user_attrs:
             return dict(record.user_attrs["config"])
         trial = optuna.Trial(self._optuna, record._trial_id)
@@ -113,7 +112,7 @@ def settle(
 
     With `tie`, energies are told in steps of that ratio, and what they were stays in the attribute `values`.
     """
-    if trial_of(study, number).state.is_finished():
+    if study.get_trials(deepcopy=False)[number].state.is_finished():
         return
     state, values, reason = outcome(result, objectives)
     if reason is not None:
