@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
@@ -20,58 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sbp_tune.errors import InputError, StorageError
 from sbp_tune.files import read_yaml
-from sbp_tune.study.lock import kept_by_writer
 from sbp_tune.study.storage_url import EXTRAS, FILES, database_url
+from sbp_tune.study.writer_storage import shared
 
 PATIENCE_S = 60
 """How long a locked study.db is waited for: a second reader (the dashboard) may hold it for a moment."""
 
 _CONNECT_S = 10
-
-
-class _OnlyWriter(_CachedStorage):
-    """A storage that reads those trials again that were written through it, and new ones.
-
-    Optuna's reads all unfinished ones whenever it is asked for trials, since another process may have written: half a
-    millisecond each, several times a trial, and every waiting point of a grid is one. Here no other process may.
-    """
-
-    def __init__(self, backend: RDBStorage) -> None:
-        super().__init__(backend)
-        self._written: set[int] = set()
-
-    def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        with self._lock:
-            known = self._studies.setdefault(study_id, _StudyInfo())
-            written, self._written = self._written, set()
-            known.unfinished_trial_ids = set(written)
-            known.last_finished_trial_id = max(self._trial_id_to_study_id_and_number, default=-1)
-        try:
-            super()._read_trials_from_remote_storage(study_id)
-        except BaseException:
-            self._written |= written
-            raise
-
-    def create_new_trial(self, study_id: int, template_trial: optuna.trial.FrozenTrial | None = None) -> int:
-        trial_id = super().create_new_trial(study_id, template_trial)
-        self._written.add(trial_id)
-        return trial_id
-
-    def set_trial_param(self, trial_id: int, *values: Any) -> None:
-        self._written.add(trial_id)
-        super().set_trial_param(trial_id, *values)
-
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        self._written.add(trial_id)
-        return super().set_trial_state_values(trial_id, state, values)
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._written.add(trial_id)
-        super().set_trial_user_attr(trial_id, key, value)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._written.add(trial_id)
-        super().set_trial_system_attr(trial_id, key, value)
 
 
 def check_directory(path: Path) -> None:
@@ -142,19 +96,12 @@ def mend(path: Path) -> None:
 
 
 def _storage(path: Path, new: bool) -> BaseStorage:
-    """One for all who ask while this process is the study's only writer, else another each time."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of before it raises
     kind, _ = _named(path)
     file = path.resolve() / FILES.get(kind, "")
     if kind in FILES and not new and not file.is_file():  # Optuna would make an empty one
         raise StorageError(f"{file}: the storage of this study is gone")
-    kept = None if new else kept_by_writer(path)
-    if kept is None:
-        return _opened(path, kind, file, new)
-    if "storage" not in kept:
-        opened = _opened(path, kind, file, new)
-        kept["storage"] = _OnlyWriter(opened) if isinstance(opened, RDBStorage) else opened
-    return cast(BaseStorage, kept["storage"])
+    return _opened(path, kind, file, new) if new else shared(path, lambda: _opened(path, kind, file, new))
 
 
 def _opened(path: Path, kind: str, file: Path, new: bool) -> BaseStorage:
