@@ -1,6 +1,6 @@
 """The curves of `benchmarks.scale` as one picture: what a trial costs the driver, and what a proposal takes.
 
-    python -m benchmarks.scale_picture benchmarks/results/scale_*_64gpus_*.csv benchmarks/results/scale_*_latency.csv
+python -m benchmarks.scale_picture benchmarks/results/scale_*_64gpus_*.csv benchmarks/results/scale_*_latency.csv
 """
 
 from __future__ import annotations
