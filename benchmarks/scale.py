@@ -127,7 +127,7 @@ class Cluster:
         self._concurrent = concurrent
         self._searcher = OptunaSearcher(study, path)
         self._scheduler = make_scheduler(study, path)
-        self._recorder = Recorder(path, stop=lambda: None)
+        self._recorder = Recorder(study, path, stop=lambda: None)
         self._progress = Progress(path, study.total_trials, console=Console(file=io.StringIO()))
         self._events: list[tuple[float, int, Any, Any, dict[str, Any]]] = []  # when a result comes in, and whose
         self._proposed = self._results = 0

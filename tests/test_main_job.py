@@ -178,6 +178,7 @@ def test_the_energy_budget_ends_the_search_and_stopped_trials_are_no_points(fold
     assert pd.read_csv(folder / "budget" / "front.csv").empty
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_fails_its_own_trials_only(folder, ray_address):
     models = "config.model={choice: [{name: small_cnn, args: {width: 4}}, {name: alexnet}]}"
     options = ["--set", "baselines=[]", "--set", "search={trials: 5, seed: 3}", "--set", "config.epochs=1"]
@@ -231,6 +232,7 @@ def test_an_unreadable_image_stops_the_search_before_it_starts(folder, ray_addre
     assert not (folder / "photos").exists()
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_on_a_cluster_stops_it_and_resume_goes_on(folder, ray_address, photographs):
     """There the data lies with the workers, so a trial finds out."""
     result = search(folder, "far", *photo_options(photographs), "--address", ray_address)
