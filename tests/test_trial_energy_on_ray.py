@@ -185,7 +185,7 @@ def test_a_trial_that_the_scheduler_stops_is_billed_to_its_end_and_not_until_its
 @pytest.mark.slow
 def test_a_trial_that_kills_its_worker_every_time_is_given_up(search, folder):
     path = folder / "deadly"
-    result = search("deadly", "trainable=fake_gpus:Deadly", "search.max_failures=1")
+    result = search("deadly", "trainable=fake_gpus:Deadly", "search.max_failures=1", "config.epochs=5")
     assert result.exit_code == 0, result.output
     bill, trials = settled(path)
     assert trials["state"].tolist() == ["complete", "failed", "complete"]
