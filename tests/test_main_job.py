@@ -38,7 +38,7 @@ energy: {country: IRL}
 """
 
 INTERRUPTIONS = [
-    (signal.SIGINT, 130),
+    pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
     pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow),
     (signal.SIGKILL, -9),
 ]

@@ -122,6 +122,7 @@ def test_gpus_held_alone_are_billed_whole(search, folder):
     assert meters(folder / "exclusive") == []
 
 
+@pytest.mark.slow
 def test_half_a_gpu_each_is_marked_as_shared(search, folder):
     result = search("half", "resources.gpu=0.5")
     assert result.exit_code == 0, result.output

@@ -105,6 +105,7 @@ def test_a_study_can_be_metered_again_at_once(lease, tmp_path):
     assert len(study_bill(tmp_path).bill.trials["0"].attempts) == 2
 
 
+@pytest.mark.slow
 def test_a_meter_that_hangs_is_given_up_and_ended(lease, tmp_path, monkeypatch):
     mine = lease()
     mine.start()
