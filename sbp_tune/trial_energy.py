@@ -24,8 +24,8 @@ class RunMeter(Protocol):
     def mark(self, epoch: int) -> Reading:
         """So many epochs have ended; the energy since `start`."""
 
-    def stop(self, reason: Reason) -> object:
-        """Ends."""
+    def stop(self, reason: Reason) -> Reading:
+        """Ends; the energy since `start`."""
 
 
 class TrialEnergy:
@@ -58,10 +58,10 @@ class TrialEnergy:
         self._add_up(reading)
 
     def stop(self, reason: Reason) -> None:
-        """Ends the metering; calling it again changes nothing."""
+        """Ends the metering, and adds what came since the last epoch; calling it again changes nothing."""
         if self._metering:
             self._metering = False
-            self._meter.stop(reason)
+            self._add_up(self._meter.stop(reason))
 
     def row(self) -> dict[str, float | str | None]:
         """Columns of the results table; kWh and kg of all epochs so far, W and seconds, and the sources."""

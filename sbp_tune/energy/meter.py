@@ -149,8 +149,7 @@ class EnergyMeter:
             node = self._metering()
             if self._final is None:
                 try:
-                    self._final = self._with_co2(node.read(_RUN))
-                    node.close(_RUN, reason)
+                    self._final = self._with_co2(node.close(_RUN, reason))
                 finally:
                     node.stop()
             return self._final

@@ -63,9 +63,10 @@ class NodeLease:
         reading: Reading = self._call("mark", self._name, epoch, True)
         return reading
 
-    def stop(self, reason: Reason) -> None:
-        """The lease ends."""
-        self._call("close", self._name, reason, timeout=STOP_S)
+    def stop(self, reason: Reason) -> Reading:
+        """The lease ends; the energy until now."""
+        reading: Reading = self._call("close", self._name, reason, timeout=STOP_S)
+        return reading
 
     def _call(self, method: str, *arguments: Any, timeout: float = ANSWER_S, **options: Any) -> Any:
         """The meter's answer; MeterError where it has none. Safe to repeat: no call does more the second time."""
@@ -202,8 +203,8 @@ class _Meter:
     def mark(self, lease: str, epoch: int, checkpointed: bool) -> Reading:
         return self._meter.mark(lease, epoch, checkpointed)
 
-    def close(self, lease: str, reason: Reason) -> None:
-        self._meter.close(lease, reason)
+    def close(self, lease: str, reason: Reason) -> Reading:
+        return self._meter.close(lease, reason)
 
     def close_attempt(self, trial: str, attempt: int, reason: Reason) -> None:
         with suppress(SbpTuneError):  # nobody waits for this; a meter that has failed says so to all who do

@@ -126,15 +126,18 @@ class NodeMeter:
                 self._record(self._snapshot())
             return self._reading(lease)
 
-    def close(self, lease: str, reason: Reason) -> None:
-        """A lease ends now. Closing it again changes nothing."""
+    def close(self, lease: str, reason: Reason) -> Reading:
+        """A lease ends now; all that it has used. Closing it again changes nothing."""
         with self._lock:
             self._check()
-            if lease in self._leases:
-                snapshot = self._snapshot()
-                self._record(LeaseClosed(lease, snapshot.time, reason))
-                self._record(snapshot)
-                self._forget(lease)
+            if lease not in self._leases:
+                return self._reading(lease)
+            snapshot = self._snapshot()
+            self._record(LeaseClosed(lease, snapshot.time, reason))
+            self._record(snapshot)
+            reading = self._reading(lease)
+            self._forget(lease)
+            return reading
 
     def close_attempt(self, trial: str, attempt: int, reason: Reason) -> None:
         """What is open of one attempt of a trial ends now: for who does not know the name of its lease."""

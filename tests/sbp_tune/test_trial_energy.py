@@ -28,6 +28,7 @@ class Told:
 
     def stop(self, reason):
         self.calls.append(("stop", reason))
+        return self.readings.pop(0)
 
 
 def reading(gpu=0.0, cpu=1.0, seconds=1.0):
@@ -53,13 +54,16 @@ def test_epochs_add_up_and_go_on_after_a_resume():
     assert second["kwh_cpu_source"] == "model" and second["kwh_gpu_source"] is None and second["kwh_gpu"] is None
 
 
-def test_a_row_is_what_the_meter_said_at_the_end_of_the_last_epoch():
-    meter = Told(reading(gpu=1.0, cpu=0.5, seconds=10), reading(gpu=2.0, cpu=1.0, seconds=25))
+def test_a_row_is_what_the_meter_said_last():
+    """At the end of an epoch, and once more at the end of the run, which has a little more."""
+    epochs = reading(gpu=1.0, cpu=0.5, seconds=10), reading(gpu=1.5, cpu=1.0, seconds=20)
+    meter = Told(*epochs, reading(gpu=2.0, cpu=1.0, seconds=25))
     energy = energy_of(meter)
     energy.load_state_dict({"kwh": 4.0, "gpu": 3.0, "cpu": 1.0, "measured": 3.0, "seconds": 5.0, "gpu_busy": None})
     for epoch in (7, 8):
         with energy.epoch(epoch):
             pass
+    assert energy.row()["kwh"] == 6.5
     energy.stop("finished"), energy.stop("failed")
     row = energy.row()
     assert meter.calls == [("start", 6), ("mark", 7), ("mark", 8), ("stop", "finished")]

@@ -49,7 +49,7 @@ def test_leases_of_a_node_have_one_meter_and_it_ends_with_the_study(lease, tmp_p
     assert len(meters(tmp_path / "energy")) == 1
     told = first.mark(1)
     assert told.kwh > 0 and set(told.components) == {"cpu", "ram"}
-    first.stop("finished")
+    last = first.stop("finished")
     second.stop("stopped")
     assert stop_meters(tmp_path / "energy") == [] and meters(tmp_path / "energy") == []
     bill, problems = study_bill(tmp_path)
@@ -58,6 +58,7 @@ def test_leases_of_a_node_have_one_meter_and_it_ends_with_the_study(lease, tmp_p
         "1": "stopped",
     }
     assert bill.trials["0"].epochs[1] == pytest.approx(told.kwh)
+    assert bill.trials["0"].kwh == pytest.approx(last.kwh) and last.kwh > told.kwh
 
 
 def test_whoever_stops_a_trial_ends_its_lease_and_no_other(lease, tmp_path):

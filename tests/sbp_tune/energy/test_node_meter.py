@@ -157,11 +157,14 @@ def test_what_a_trial_is_told_is_what_the_ledger_says(machine, clock, uuids):
     assert told.gpu_busy_seconds == pytest.approx(0.8 * 3 * 37.1)
     clock.advance(5)
     assert meter.read("b").components == machine.bill().trials["1"].components
-    meter.close("a", "finished")
+    last = meter.close("a", "finished")
     meter.close("b", "stopped")
     clock.advance(60)
     bill = meter.bill()
     assert bill == machine.bill()
+    assert last.components == bill.trials["0"].components and last.seconds == bill.trials["0"].attempts[0].seconds
+    assert last.gpu_busy_seconds == pytest.approx(0.8 * (3 * 37.1 + 5))
+    assert meter.close("a", "stopped").components == last.components
     assert [trial.attempts[0].reason for trial in bill.trials.values()] == ["finished", "stopped"]
     assert bill.trials["0"].kwh == pytest.approx(told.kwh, rel=0.1)  # nothing after its end
     assert bill.idle.components["gpu"].kwh > 2 * 60 * 100 / KWH
@@ -206,7 +209,8 @@ def test_an_unknown_lease_and_one_that_ended_are_lines(machine):
         meter.read("x")
     with pytest.raises(SbpTuneError, match="process 99 does not exist"):
         meter.open("a", "0", pid=99)
-    meter.close("x", "stopped")
+    with pytest.raises(SbpTuneError, match="lease x is not in the ledger"):
+        meter.close("x", "stopped")
     assert machine.bill().trials == {}
 
 
