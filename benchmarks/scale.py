@@ -39,12 +39,13 @@ from rich.console import Console
 from benchmarks.machine import machine_name
 from sbp_tune.config import TrainConfig
 from sbp_tune.study import launch
-from sbp_tune.study.file import SimulateConfig, Study, load_study_file
+from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.lock import only_writer
 from sbp_tune.study.progress import Progress
 from sbp_tune.study.recorder import Recorder
 from sbp_tune.study.scheduler import MOASHA, make_scheduler
 from sbp_tune.study.searcher import OptunaSearcher
+from sbp_tune.study.sections import SimulateConfig
 from search_spaces import shipped_spaces
 from trainables.replay import Replay
 from trainables.response import response

@@ -29,10 +29,10 @@ from sbp_tune.energy.ledger import read_ledger
 from sbp_tune.errors import InputError
 from sbp_tune.fingerprint import fingerprint
 from sbp_tune.study.epochs import read_log
-from sbp_tune.study.file import SearchConfig
 from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.lock import is_in_use
 from sbp_tune.study.results import load_study
+from sbp_tune.study.sections import SearchConfig
 from sbp_tune.study.storage import open_study
 from trainables.response import response
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from benchmarks.early_stopping.problems import Problem
 from benchmarks.early_stopping.simulation import Search, simulate
-from sbp_tune.study.file import SearchConfig
 from sbp_tune.study.scheduler import MOASHA
+from sbp_tune.study.sections import SearchConfig
 from sbp_tune.study.stopping import ladder_of, ranked_objectives
 
 SCHEDULERS: dict[str, tuple[str, float]] = {  # search.scheduler; the first rung as a share of the longest training

@@ -45,7 +45,8 @@ def search(
     with errors_as_lines():
         if table is not None and not simulate:
             raise InputError(f"TABLE: found {table}; a table is for --simulate")
-        from sbp_tune.study.file import SimulateConfig, load_study_file
+        from sbp_tune.study.file import load_study_file
+        from sbp_tune.study.sections import SimulateConfig
 
         played = SimulateConfig() if table is None else SimulateConfig(table=str(table))
         study = load_study_file(_study_file(file), overrides, name, played if simulate else None)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from sbp_tune.study.file import ConfirmConfig, Study
+from sbp_tune.study.file import Study
 from sbp_tune.study.searcher import OptunaSearcher
+from sbp_tune.study.sections import ConfirmConfig
 
 
 class BlockSearcher(OptunaSearcher):

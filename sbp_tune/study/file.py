@@ -3,178 +3,30 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, Field
-
-from sbp_tune.config import EnergyConfig, Section, TrainConfig, check_config, validate
+from sbp_tune.config import TrainConfig, check_config, validate
 from sbp_tune.errors import InputError
-from sbp_tune.files import parse_yaml, read_yaml
+from sbp_tune.files import read_yaml
 from sbp_tune.study.constraints import Constraint
-from sbp_tune.study.samplers import SAMPLERS, allowed_samplers, resolved_sampler
+from sbp_tune.study.document import set_key, with_absolute_paths
+from sbp_tune.study.samplers import resolved_sampler
+from sbp_tune.study.sections import ResourcesConfig, SimulateConfig, StudyFile
 from sbp_tune.study.space import MOST_POINTS, Space
 from sbp_tune.study.space_parser import check_point, parse_space
 from sbp_tune.study.stopping import scheduler_problems
 from sbp_tune.study.storage_url import storage_problem
 
-Objective = Literal[
-    "val_accuracy", "f1", "roc_auc", "precision", "recall", "val_loss", "kwh", "co2_kg", "train_time_s", "tflop"
-]
-
-
-_PATHS = ("data.root", "model.weights", "simulate.table")
 _REPLAY = "trainables.replay:Replay"
 _TO_MAXIMISE = ("val_accuracy", "f1", "roc_auc", "precision", "recall")
-
-
-def _sampler(name: str) -> str:
-    if name not in ("auto", *SAMPLERS) and not re.fullmatch(r"[\w.]+:\w+", name):
-        raise ValueError(allowed_samplers(name))
-    return name
-
-
-def _constraint(text: str) -> str:
-    Constraint.parse(text)
-    return text
-
-
-class SearchConfig(Section):
-    """How trials are proposed."""
-
-    sampler: Annotated[str, AfterValidator(_sampler)] = Field(
-        "auto",
-        description="auto: gp for a flat space (no conditions) and at most 150 proposed trials, else tpe; grid: every "
-        "point of the space, in order; module:Class: an Optuna sampler of yours",
-    )
-    trials: int = Field(
-        32, ge=1, le=100_000, description="proposed trials (for each point of a grid), without baselines"
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="of the sampler")
-    constraints: tuple[Annotated[str, AfterValidator(_constraint)], ...] = Field(
-        (),
-        strict=False,
-        description="what a trial must meet to be on the front, such as 'val_accuracy >= baseline - 0.01' or "
-        "'kwh <= 0.8 * baseline'; baseline: that column of the first baseline, a dense one",
-    )
-    reproposals: int = Field(
-        10, ge=0, le=1000, description="how often the sampler is asked again for a config that has run or is running"
-    )
-    max_failures: int = Field(
-        2, ge=0, le=100, description="how often a trial goes on after its worker or node died; its own errors are final"
-    )
-    scheduler: Literal["none", "moasha", "asha"] = Field(
-        "none",
-        description="what stops hopeless trials early; moasha: behind in all objectives; asha: in quality alone; "
-        "baselines always train to their end",
-    )
-    grace_period: int = Field(1, ge=1, description="epochs before a trial may be stopped")
-    reduction_factor: float = Field(
-        3.0, ge=1.1, le=100, description="1 of so many goes on at a rung; the next rung is as many times later"
-    )
-    brackets: int = Field(1, ge=1, description="groups of trials, each with a later first rung than the one before")
-    rank: Literal["epsnet", "crowding"] = Field("epsnet", description="moasha only: who is ahead within a front")
-    concurrent: int | None = Field(None, ge=1, description="trials at a time; none: as many as the machines hold")
-    storage: str = Field(
-        "sqlite",
-        description="where trials are kept: sqlite or journal, a file of the study's directory, or a database's URL: "
-        "postgresql://USER:${PASSWORD}@HOST/NAME, mysql://...; ${NAME} is an environment variable",
-    )
-    tie: float = Field(
-        0.0, ge=0, lt=1, description="the sampler is told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly"
-    )
-
-
-class GainConfig(Section):
-    """When further trials bring too little."""
-
-    per_kwh: float = Field(
-        gt=0, description="hypervolume gained per kWh; 1 is all that can be gained: a perfect network for nothing"
-    )
-    trials: int = Field(20, ge=1, description="over the last so many trials that have ended")
-
-
-class BudgetConfig(Section):
-    """What ends the search early, counted over all its starts.
-
-    A trial that cannot finish within the budget is not started; when the budget is used up nevertheless, trials
-    that run are stopped, and are no points of the front.
-    """
-
-    kwh: float | None = Field(None, gt=0, description="kWh of all trials together, also of stopped and failed ones")
-    co2_kg: float | None = Field(None, gt=0, description="the same in kg CO2eq; needs the place, under energy")
-    hours: float | None = Field(None, gt=0, description="hours of wall time, also in a simulation")
-    hypervolume_gain: GainConfig | None = Field(None, description="no trial is started below this gain; none: no such")
-
-
-class ResourcesConfig(Section):
-    """What one trial occupies."""
-
-    cpu: int = Field(1, ge=1, description="cores, and torch's threads")
-    gpu: float = Field(
-        0, ge=0, le=1, description="a GPU, a fraction of one (its energy is then split by rule, and so marked), or none"
-    )
-
-
-class SimulateConfig(Section):
-    """Curves played instead of training; nothing is trained and no energy is measured."""
-
-    table: str | None = Field(
-        None, min_length=1, description="recorded trials, of `sbp-tune record`; none: an analytic response"
-    )
-    match: Literal["nearest", "exact"] = Field("nearest", description="which recorded trial stands for a config")
-    noise: float = Field(1.0, ge=0, le=100, description="factor on the noise of the analytic response")
-
-
-class ConfirmedRun(Section):
-    """One run of a confirmation: which of its points, with which seed."""
-
-    point: str
-    seed: int = Field(ge=0, lt=2**32)
-
-
-class ConfirmConfig(Section):
-    """A confirmation, which `sbp-tune confirm` writes: a fixed list of runs, in place of a search.
-
-    Its runs are the study's baselines, whole configs in the order in which they begin; each is tested at its end.
-    """
-
-    points: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="by the number of a trial of the search, its config"
-    )
-    runs: list[ConfirmedRun] = Field(min_length=1, description="in their order, those of one seed beside each other")
-    searched: dict[str, Any] = Field(description="domains of the search, by which `simulate.match: nearest` goes")
-
-    def config_of(self, run: ConfirmedRun) -> dict[str, Any]:
-        """The complete config of a run."""
-        return {**self.points[run.point], "seed": run.seed}
-
-
-class StudyFile(Section):
-    """A study file as read, before its space is compiled."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="of the study and its directory")
-    trainable: str = Field("trainables.sparse_backprop:SparseBackprop", pattern=r"^[\w.]+:\w+$")
-    objectives: dict[Objective, Literal["max", "min"]] = Field({"val_accuracy": "max", "kwh": "min"}, min_length=1)
-    config: dict[str, Any]
-    cases: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by name: settings that go together, as of each data set; all of them run"
-    )
-    baselines: list[dict[str, Any]] = Field(default_factory=list)
-    search: SearchConfig = SearchConfig()
-    budget: BudgetConfig = BudgetConfig()
-    resources: ResourcesConfig = ResourcesConfig()
-    energy: EnergyConfig = EnergyConfig()
-    simulate: SimulateConfig | None = Field(None, description="of every trial; none: they train")
-    confirm: ConfirmConfig | None = Field(None, description="written by `sbp-tune confirm` alone")
 
 
 class Study:
     """A validated study file with its compiled space and the points of its baselines and grid."""
 
     def __init__(self, document: Any, source: str) -> None:
-        self.file = validate(StudyFile, _with_absolute_paths(document), source)
+        self.file = validate(StudyFile, with_absolute_paths(document), source)
         self.source = source
         if "energy" in self.file.config:
             raise InputError(f"{source}: config.energy: belongs at the top level (energy:), the same for all trials")
@@ -331,54 +183,10 @@ def load_study_file(
         if not isinstance(document, dict):
             validate(StudyFile, document, source)
         for override in overrides:
-            _set(document, override)
+            set_key(document, override)
     if name is not None and isinstance(document, dict):
         document["name"] = name
     if simulate is not None and isinstance(document, dict):
         section = document.get("simulate")
         document["simulate"] = (section if isinstance(section, dict) else {}) | simulate.model_dump(exclude_unset=True)
     return Study(document, source)
-
-
-def _set(document: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    source = f"--set {override}"
-    if not equals or not key or any(not part for part in key.split(".")):
-        raise InputError(f"{source}: needs key=value with a dotted key of the study file, as in search.trials=8")
-    value = parse_yaml(text, source)
-    *parents, leaf = key.split(".")
-    node: Any = document
-    for depth, part in enumerate(parents):
-        child = node[_index(node, part, source)] if isinstance(node, list) else node.setdefault(part, {})
-        if not isinstance(child, dict | list):
-            raise InputError(f"{source}: {'.'.join(parents[: depth + 1])} is {child!r}, not a section")
-        node = child
-    node[_index(node, leaf, source) if isinstance(node, list) else leaf] = value
-
-
-def _index(node: list[Any], part: str, source: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise InputError(f"{source}: {part} is not one of the list's places 0 to {len(node) - 1}")
-    return int(part)
-
-
-def _with_absolute_paths(node: Any, section: str = "") -> Any:
-    """Every path of a config absolute: trials run in folders of their own, and `resume` perhaps from elsewhere."""
-    if isinstance(node, list):
-        return [_with_absolute_paths(item, section) for item in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        key: _absolute(value)
-        if key in _PATHS or f"{section}.{key}" in _PATHS
-        else _with_absolute_paths(value, section if key in ("choice", "grid") else key)
-        for key, value in node.items()
-    }
-
-
-def _absolute(path: Any) -> Any:
-    if isinstance(path, str):
-        return str(Path(path).expanduser().absolute())
-    if isinstance(path, dict):  # a domain
-        return {kind: [_absolute(option) for option in v] if isinstance(v, list) else v for kind, v in path.items()}
-    return path

@@ -6,7 +6,8 @@ import os
 
 from sbp_tune.energy.nvml import system_nvml
 from sbp_tune.errors import InputError
-from sbp_tune.study.file import ResourcesConfig, Study
+from sbp_tune.study.file import Study
+from sbp_tune.study.sections import ResourcesConfig
 
 Nodes = dict[str, dict[str, float]]  # name of a node -> Ray's resources of it
 

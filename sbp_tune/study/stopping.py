@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sbp_tune.study.rungs import Ladder
 
 if TYPE_CHECKING:
-    from sbp_tune.study.file import SearchConfig
+    from sbp_tune.study.sections import SearchConfig
 
 COSTS = ("kwh", "co2_kg", "train_time_s", "tflop")
 

@@ -5,7 +5,8 @@ import pytest
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.files import yaml_text
-from sbp_tune.study.file import SimulateConfig, Study, load_study_file
+from sbp_tune.study.file import Study, load_study_file
+from sbp_tune.study.sections import SimulateConfig
 
 
 def problems_of(text, *overrides, tmp_path):

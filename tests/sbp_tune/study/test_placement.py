@@ -1,8 +1,8 @@
 import pytest
 
 from sbp_tune.errors import InputError
-from sbp_tune.study.file import ResourcesConfig
 from sbp_tune.study.placement import local_nodes, places, trials_at_a_time
+from sbp_tune.study.sections import ResourcesConfig
 
 FOUR_T4 = {"CPU": 48.0, "GPU": 4.0}
 
