@@ -28,7 +28,7 @@ def ablation_table_info(*studies: StudyResults, published: bool = False) -> Tabl
 def ablation_sheets(info: TableInfo) -> list[Sheet]:
     """A table for each network and data set on which more than one fraction ran, the largest first."""
     unit = UNITS["kj"][0] if info.units_are_printed else unit_for(UNITS["kj"], info.rows["kwh"])
-    several_splits, sheets = info.rows["split"].nunique() > 1, []
+    sheets = []
     for (model, block), part in info.rows.groupby(["model", "block"], sort=False):
         if part["p"].nunique() < 2:
             continue
@@ -39,7 +39,7 @@ def ablation_sheets(info: TableInfo) -> list[Sheet]:
         header += [("Energy saved (%)",), ("Runs",)]
         cells = [
             [
-                row_text(row, several_splits).replace(f", p = {row['p']:.4g}", ""),  # has a column of its own
+                row_text(row, info.several_splits).replace(f", p = {row['p']:.4g}", ""),  # has a column of its own
                 *([others_text(row)] if others else []),
                 f"{row['p']:.4g}",
                 *_numbers(row, unit),

@@ -62,9 +62,7 @@ def arms_info(*studies: StudyResults, every_p: bool = False) -> Arms:
     tables = [_runs(study, place) for place, study in enumerate(studies)]
     confirmations = [confirmation_path(study.path) for study in studies]
     tables += [
-        _runs(load_study(path), place, confirmed=True)
-        for place, path in enumerate(confirmations)
-        if (path / "study.db").is_file()
+        _runs(load_study(path), place) for place, path in enumerate(confirmations) if (path / "study.db").is_file()
     ]
     runs = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
     states = pd.concat([study.trials["state"] for study in studies]) if studies else pd.Series(dtype=str)
@@ -97,7 +95,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _runs(study: StudyResults, place: int, confirmed: bool = False) -> pd.DataFrame:
+def _runs(study: StudyResults, place: int) -> pd.DataFrame:
     """The complete trials of a study, a row each; place: by which trials without a seed are kept apart."""
     complete = is_complete(study)
     config = meaningful_config(study)[complete]
@@ -120,7 +118,7 @@ def _runs(study: StudyResults, place: int, confirmed: bool = False) -> pd.DataFr
     frame["trial"] = [_trial_of(study, number) for number in numbers]
     frame["identity"] = [fingerprint({**study.config_of(number), "seed": 0}) for number in numbers]
     frame["seed"] = [str(study.config_of(number).get("seed", f"{place} {number}")) for number in numbers]
-    frame["config"], frame["confirmed"] = configs, confirmed
+    frame["config"], frame["confirmed"] = configs, bool(study.study.get("confirm"))
     return frame
 
 

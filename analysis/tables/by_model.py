@@ -17,8 +17,8 @@ from analysis.trials import records
 from sbp_tune.study.results import StudyResults
 
 _SAVED = (
-    "Energy saved: against the first dense row of the same network and data set, with the same seeds where both have them. "
-    "Dense training of fewer epochs saves energy too: `sbp-tune report` compares at equal energy."
+    "Energy saved: against the first dense row of the same network and data set, with the same seeds where both have "
+    "them. Dense training of fewer epochs saves energy too: `sbp-tune report` compares at equal energy."
 )
 
 
@@ -34,12 +34,11 @@ def energy_table_info(*studies: StudyResults, published: bool = False) -> TableI
 
 def accuracy_sheets(info: TableInfo) -> list[Sheet]:
     """One table: a row an arm, a column a data set."""
-    several = info.rows["split"].nunique() > 1
 
     def texts(row: dict[str, Any]) -> list[str]:
         if row["source"]:
             return [as_printed(row["printed"].get("accuracy"))]
-        dagger = " †" if several and row["split"] == "validation" else ""
+        dagger = " †" if info.several_splits and row["split"] == "validation" else ""
         return [percent(row["accuracy"], row["accuracy_se"]) + dagger]
 
     return _sheets(info, "Accuracy (%) by network and data set", ("",), texts)

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.tables.cells import NOTHING
 from analysis.tables.formats import Sheet
 from analysis.tables.published import cite, published_classes
-from analysis.tables.rows import TableInfo, mark_of_paper
+from analysis.tables.rows import TableInfo
 from analysis.text import one_line
 from analysis.trials import records
 from sbp_tune.config import DataConfig, validate
@@ -37,8 +37,10 @@ def data_table_info(*studies: StudyResults, published: bool = False) -> TableInf
             notes += [f"{label} cannot be counted on this machine: {one_line(problem)}" for problem in error.problems]
     if not configs:
         notes = ["No trial names a data set."]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return TableInfo(*_with_published(table, configs, notes)) if published else TableInfo(table, tuple(notes))
+    if published:
+        rows, note = _with_published(rows, configs)
+        notes.append(note)
+    return TableInfo(pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
 
 
 def data_sheets(info: TableInfo) -> list[Sheet]:
@@ -93,31 +95,28 @@ def _counted(label: str, config: DataConfig) -> list[dict[str, Any]]:
     return [{"data": label, "class": name, **dict(zip(_SPLITS, map(int, of), strict=True))} for name, *of in parts]
 
 
-def _with_published(
-    table: pd.DataFrame, configs: dict[str, DataConfig], notes: list[str]
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The papers' counts beside those of ours; their other classes behind them."""
-    notes, shown = list(notes), 0
+def _with_published(rows: list[dict[str, Any]], configs: dict[str, DataConfig]) -> tuple[list[dict[str, Any]], str]:
+    """The papers' counts beside those of ours, their other classes behind them; and where they are from."""
+    # A folder of images is taken for theirs where it is a choice of so many classes, as theirs is of ImageNet.
+    labels = [label for label, data in configs.items() if data.name == "image_folder" and data.class_count]
+    if not labels:
+        return rows, "The papers print no classes of these data sets."
+    sources = []
     for paper, source, classes in published_classes():
-        # A paper's folder of ImageNet is compared with a choice of as many of its classes.
-        labels = [label for label, data in configs.items() if data.name == "image_folder" and data.class_count]
+        sources.append(f"{source}, a sample of its classes: {cite(paper)}.")
+        counts = {
+            folder: {f"{part}_published": row[part] for part in _SPLITS} | {"source": f"{paper} {source}"}
+            for folder, row in classes.items()
+        }
         for label in labels:
-            mine = table[table["data"] == label].set_index("class")
-            added = []
-            for folder, row in classes.items():
-                counts = {f"{part}_published": row[part] for part in _SPLITS} | {"source": f"{paper} {source}"}
-                if folder in mine.index:
-                    here = (table["data"] == label) & (table["class"] == folder)
-                    table.loc[here, list(counts)] = list(counts.values())
-                else:
-                    added.append({"data": label, "class": f"{folder} ({row['name']})", **counts})
-            table = pd.concat([table, pd.DataFrame(added, columns=COLUMNS)], ignore_index=True) if added else table
-            shown += 1
-        if labels:
-            notes.append(
-                f"{mark_of_paper(0)} Published, {source}, a sample of its classes: {cite(paper)}. Its folders held the "
-                "training and the validation images of ImageNet together: 1,350 in most classes."
-            )
-    if not shown:
-        notes.append("The papers print no classes of these data sets.")
-    return table, tuple(notes)
+            mine = {row["class"] for row in rows if row["data"] == label}
+            rows = [{**row, **counts.get(row["class"], {})} if row["data"] == label else row for row in rows]
+            rows += [
+                {"data": label, "class": f"{folder} ({row['name']})", **counts[folder]}
+                for folder, row in classes.items()
+                if folder not in mine
+            ]
+    return rows, (
+        f"Published, {' '.join(sources)} Most classes have 1,350 images, as many as ImageNet's training and validation "
+        "images of a class together."
+    )

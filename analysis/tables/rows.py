@@ -33,6 +33,11 @@ class TableInfo(NamedTuple):
         """Whether the papers' own units must do."""
         return bool((self.rows["source"] != "").any())
 
+    @property
+    def several_splits(self) -> bool:
+        """Whether some of our arms were tested and some not."""
+        return self.rows["split"][self.rows["source"] == ""].nunique() > 1
+
 
 def table_info(arms: Arms, table: str, published: bool, also: Sequence[str] = ()) -> TableInfo:
     """The rows of one of our tables; also: sentences that only it needs, put before those of the papers."""
@@ -50,7 +55,8 @@ def table_info(arms: Arms, table: str, published: bool, also: Sequence[str] = ()
     for paper in papers:
         mark = mark_of_paper(papers.index(paper))
         sources = list(dict.fromkeys(row.source for row, _ in found if row.paper == paper))
-        notes.append(f"{mark} Published, {', '.join(sources)}: {cite(paper)}. {' '.join(footnotes(paper))}")
+        said = " ".join([f"{cite(paper)}.", *footnotes(paper)])
+        notes.append(f"{mark} Published, {', '.join(sources)}, accuracies of test images: {said}")
     return TableInfo(rows.reset_index(drop=True), tuple(notes))
 
 

@@ -24,7 +24,6 @@ def strategies_sheets(info: TableInfo) -> list[Sheet]:
         name: UNITS[name][0] if info.units_are_printed else unit_for(UNITS[name], rows[name])
         for name in ("kwh", "co2_kg")
     }
-    several_splits = rows["split"].nunique() > 1
     for (model, block), part in rows.groupby(["model", "block"], sort=False):
         others = bool(part["others"].any()) or bool(part["device"].nunique() > 1)
         header = [("Strategy",), *([("Arm",)] if others else [])]
@@ -32,7 +31,7 @@ def strategies_sheets(info: TableInfo) -> list[Sheet]:
         header += [(f"Energy ({units['kwh'][0]})",), (f"CO₂ ({units['co2_kg'][0]})",), ("Runs",)]
         cells = [
             [
-                row_text(row, several_splits),
+                row_text(row, info.several_splits),
                 *([others_text(row)] if others else []),
                 *_numbers(row, units),
                 runs_text(row),

@@ -16,6 +16,7 @@ from sbp_tune.vision.datasets._files import Files, Sample, load_files
 from sbp_tune.vision.datasets._torchvision import open_dataset
 from sbp_tune.vision.splits import stratified_parts
 
+NEEDS = "flowers-102 (jpg, imagelabels.mat, setid.mat) in the folder data.root"
 _DEFAULT_SIZE = 224  # the images vary in size, so there must be one
 
 

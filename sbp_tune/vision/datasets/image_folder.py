@@ -14,6 +14,7 @@ from sbp_tune.vision.data import ImageData, chosen_classes, data_root
 from sbp_tune.vision.datasets._files import Files, Sample, load_files
 from sbp_tune.vision.splits import stratified_parts
 
+NEEDS = "data.root: a folder of images for each class, perhaps below train, val and test"
 _SPLITS = ("train", "val", "test")
 
 
