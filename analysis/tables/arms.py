@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.confirmed import interval
 from analysis.figures.style import mark_of
 from analysis.text import one_line, shown
 from analysis.trials import estimator, is_complete, meaningful_config, records, useful
@@ -20,6 +20,7 @@ METRICS = ("accuracy", "f1", "roc_auc", "train_time_s", "kwh", "co2_kg")
 
 _OF_TEST = {"accuracy": "test_accuracy", "f1": "test_f1", "roc_auc": "test_roc_auc"}
 _OF_VALIDATION = {"accuracy": "val_accuracy", "f1": "f1", "roc_auc": "roc_auc"}
+Run = dict[str, Any]
 _ARM = ["model", "data", "others", "strategy", "device"]
 _BESIDE_ARM = ("model.name", "data.name", "data.class_count", "seed")  # no names of their own among the factors
 COLUMNS = [
@@ -58,16 +59,14 @@ def arms_info(*studies: StudyResults, every_p: bool = False) -> Arms:
     were confirmed. Of a confirmed config the runs of the confirmation alone count, not the one it was picked for.
     every_p: each keep fraction is a strategy of its own.
     """
-    factors = tuple(dict.fromkeys(key for study in studies for key in factor_keys(study.study)))
-    tables = [_runs(study, place) for place, study in enumerate(studies)]
+    factors = list(dict.fromkeys(key for study in studies for key in factor_keys(study.study)))
     confirmations = [confirmation_path(study.path) for study in studies]
-    tables += [
-        _runs(load_study(path), place) for place, path in enumerate(confirmations) if (path / "study.db").is_file()
-    ]
-    runs = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+    runs = [run for place, study in enumerate(studies) for run in _runs(study, place)]
+    for place, path in enumerate(confirmations):
+        runs += _runs(load_study(path), place) if (path / "study.db").is_file() else []
     states = pd.concat([study.trials["state"] for study in studies]) if studies else pd.Series(dtype=str)
     return Arms(
-        rows=_arms(runs, [*factors, *(["sparsity.p0"] if every_p else [])]),
+        rows=pd.DataFrame(_arms(runs, [*factors, *(["sparsity.p0"] if every_p else [])]), columns=COLUMNS),
         left_out={str(state): int(n) for state, n in states.value_counts().items() if state != "complete"},
         simulations=list(dict.fromkeys(study.simulation for study in studies if study.simulation)),
     )
@@ -95,31 +94,36 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _runs(study: StudyResults, place: int) -> pd.DataFrame:
-    """The complete trials of a study, a row each; place: by which trials without a seed are kept apart."""
+def _runs(study: StudyResults, place: int) -> list[Run]:
+    """The complete trials of a study; place: by which trials without a seed are kept apart."""
     complete = is_complete(study)
-    config = meaningful_config(study)[complete]
-    configs = [{key: value for key, value in row.items() if value is not None} for row in records(config)]
-    numbers = [int(number) for number in study.trials["trial"][complete]]
-    tested = useful(study, "test_accuracy")[complete].notna().to_numpy()
-
-    def values(name: str) -> pd.Series:
-        return useful(study, name)[complete].reset_index(drop=True)
-
-    frame = pd.DataFrame({name: values(name) for name in ("val_accuracy", "train_time_s", "kwh", "co2_kg")})
-    for name in _OF_TEST:
-        frame[name] = values(_OF_TEST[name]).where(tested, values(_OF_VALIDATION[name]))
-    frame["tested"], frame["measured_share"] = tested, values("kwh_measured_share")
-    frame["model"] = [one_line(one.get("model.name", study.name)) for one in configs]
-    frame["data"] = [_data_label(one) for one in configs]
-    frame["estimator"] = estimator(study)[complete].map(one_line).array
-    frame["p"] = [_constant_p(one) for one in configs]
-    frame["device"] = [one_line(name) if isinstance(name, str) else "" for name in _column(study, "device")[complete]]
-    frame["trial"] = [_trial_of(study, number) for number in numbers]
-    frame["identity"] = [fingerprint({**study.config_of(number), "seed": 0}) for number in numbers]
-    frame["seed"] = [str(study.config_of(number).get("seed", f"{place} {number}")) for number in numbers]
-    frame["config"], frame["confirmed"] = configs, bool(study.study.get("confirm"))
-    return frame
+    names = ("val_accuracy", "kwh_measured_share", "train_time_s", "kwh", "co2_kg")
+    columns = {name: useful(study, name) for name in (*names, *_OF_TEST.values(), *_OF_VALIDATION.values())}
+    columns |= {"trial": study.trials["trial"], "estimator": estimator(study), "device": _column(study, "device")}
+    confirmed = bool(study.study.get("confirm"))
+    runs = []
+    for row, values in zip(
+        records(pd.DataFrame(columns)[complete]), records(meaningful_config(study)[complete]), strict=True
+    ):
+        number, tested = int(row["trial"]), not math.isnan(row["test_accuracy"])
+        config = {key: value for key, value in values.items() if value is not None}
+        whole = study.config_of(number)
+        run = {name: row[name] for name in names}
+        run |= {name: row[source] for name, source in (_OF_TEST if tested else _OF_VALIDATION).items()}
+        run |= {
+            "tested": tested,
+            "confirmed": confirmed,
+            "trial": _trial_of(study, number),
+            "model": one_line(config.get("model.name", study.name)),
+            "data": _data_label(config),
+            "estimator": one_line(row["estimator"]),
+            "device": one_line(row["device"]) if isinstance(row["device"], str) else "",
+            "identity": fingerprint({**whole, "seed": 0}),
+            "seed": str(whole.get("seed", f"{place} {number}")),
+            "config": config,
+        }
+        runs.append(run)
+    return runs
 
 
 def _trial_of(study: StudyResults, number: int) -> int:
@@ -144,9 +148,9 @@ def _constant_p(config: dict[str, Any]) -> float:
     return float(config["sparsity.p0"]) if is_constant and "sparsity.p0" in config else math.nan
 
 
-def _told(runs: pd.DataFrame, factors: Sequence[str]) -> list[str]:
+def _told(runs: Sequence[Run], factors: Sequence[str]) -> list[str]:
     """Keys of the sparsity section that are factors and differ between the sparse runs: what tells strategies apart."""
-    sparse = [config for config in runs["config"] if config.get("sparsity.estimator") != "dense"]
+    sparse = [run["config"] for run in runs if run["config"].get("sparsity.estimator") != "dense"]
     keys = dict.fromkeys(key for config in sparse for key in config if key.startswith("sparsity."))
     known = ("sparsity.estimator", "sparsity.schedule")
     return [
@@ -160,7 +164,7 @@ def _strategy(config: dict[str, Any], told: Sequence[str]) -> str:
     """Estimator, schedule where p changes, and the keys that are told: 'mask linear', 'mask, p = 0.1'."""
     schedule = config.get("sparsity.schedule", "constant")
     words = [one_line(config.get("sparsity.estimator", "unknown")), *([] if schedule == "constant" else [schedule])]
-    details = []
+    details: list[str] = []
     for key in told:
         name, value = key.removeprefix("sparsity."), config.get(key)
         if value is None:
@@ -179,49 +183,62 @@ def is_factor(key: str, factors: Sequence[str]) -> bool:
     return any(key == factor or key.startswith(f"{factor}.") for factor in factors)
 
 
-def _arms(runs: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
-    if runs.empty:
-        return pd.DataFrame(columns=COLUMNS)
-    told = _told(runs, factors)
-    runs = runs.assign(others=_others(runs, factors), strategy=[_strategy(one, told) for one in runs["config"]])
-    first = {column: dict(zip(runs[column].unique(), range(len(runs)), strict=False)) for column in _ARM}
-    rows, kwh = [], []
-    for key, strategy in runs.groupby(_ARM, sort=False):
-        identities = _shown(strategy)
-        for place, identity in enumerate(identities):
-            of_config = strategy[strategy["identity"] == identity]
-            trial = int(of_config["trial"].min())
-            if of_config["confirmed"].any():
-                of_config = of_config[of_config["confirmed"]]
-            seeds = of_config.groupby("seed")[[*METRICS, "measured_share"]].mean()
-            kwh.append(seeds["kwh"])
-            row = dict(zip(_ARM, key, strict=True)) | {
-                "best": place == 0,
-                "trial": trial,
-                "estimator": of_config["estimator"].iloc[0],
-                "p": of_config["p"].iloc[0],
-                "runs": len(seeds),
-                "configs": strategy["identity"].nunique(),
-                "confirmed": bool(of_config["confirmed"].iloc[0]),
-                "split": "test" if of_config["tested"].all() else "validation",
-                "measured_share": seeds["measured_share"].mean(),
-                "config": of_config["config"].iloc[0],
-            }
-            for name in METRICS:
-                found = interval(seeds[name])
-                row |= {name: found.mean, f"{name}_se": found.se}
-            rows.append(row)
-    dense = {_without_strategy(row): energies for row, energies in zip(rows, kwh, strict=True) if _is_control(row)}
-    for row, energies in zip(rows, kwh, strict=True):
-        row |= _saved(row, energies, dense.get(_without_strategy(row)))
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    order = pd.DataFrame({column: table[column].map(first[column]) for column in _ARM})
-    order["rank"] = [mark_of(name).rank for name in table["estimator"]]
-    order["rest"], order["trial"] = ~table["best"], table["trial"]
-    order = order.sort_values(["model", "data", "rank", "strategy", "others", "device", "rest", "trial"], kind="stable")
-    named = table["strategy"] + ", trial " + table["trial"].astype(str)
-    table["strategy"] = table["strategy"].where(table["best"], named)
-    return table.loc[order.index].reset_index(drop=True)
+def _arms(runs: list[Run], factors: Sequence[str]) -> list[dict[str, Any]]:
+    told, others = _told(runs, factors), _others(runs, factors)
+    strategies: dict[tuple[str, ...], list[Run]] = {}
+    for run, other in zip(runs, others, strict=True):
+        run = {**run, "others": other, "strategy": _strategy(run["config"], told)}
+        strategies.setdefault(tuple(run[name] for name in _ARM), []).append(run)
+    first = [{name: place for place, name in reversed(list(enumerate(of)))} for of in zip(*strategies, strict=True)]
+    arms = []  # each with its place in the table, and its kWh by seed
+    for key, strategy in strategies.items():
+        for place, identity in enumerate(_shown(strategy)):
+            of_config = [run for run in strategy if run["identity"] == identity]
+            row, kwh = _arm(dict(zip(_ARM, key, strict=True)), of_config, best=place == 0)
+            row["configs"] = len({run["identity"] for run in strategy})
+            model, data, other, name, device = (places[part] for places, part in zip(first, key, strict=True))
+            order = (model, data, mark_of(row["estimator"]).rank, name, other, device, not row["best"], row["trial"])
+            arms.append((order, row, kwh))
+    dense = {_without_strategy(row): kwh for _, row, kwh in arms if _is_control(row)}
+    for _, row, kwh in arms:
+        row |= _saved(row, kwh, dense.get(_without_strategy(row)))
+        if not row["best"]:
+            row["strategy"] = f"{row['strategy']}, trial {row['trial']}"
+    return [row for _, row, _ in sorted(arms, key=lambda arm: arm[0])]
+
+
+def _arm(row: dict[str, Any], runs: list[Run], best: bool) -> tuple[dict[str, Any], dict[str, float]]:
+    """One row of the runs of a config, and its kWh by seed."""
+    trial = min(run["trial"] for run in runs)
+    runs = [run for run in runs if run["confirmed"]] or runs
+    seeds: dict[str, list[Run]] = {}
+    for run in runs:
+        seeds.setdefault(run["seed"], []).append(run)
+    values = {
+        name: {seed: mean_se([run[name] for run in of])[0] for seed, of in seeds.items()}
+        for name in (*METRICS, "kwh_measured_share")
+    }
+    row |= {
+        "best": best,
+        "trial": trial,
+        "estimator": runs[0]["estimator"],
+        "p": _constant_p(runs[0]["config"]),
+        "runs": len(seeds),
+        "confirmed": runs[0]["confirmed"],
+        "split": "test" if all(run["tested"] for run in runs) else "validation",
+        "measured_share": mean_se(values["kwh_measured_share"].values())[0],
+        "config": runs[0]["config"],
+    }
+    for name in METRICS:
+        row[name], row[f"{name}_se"] = mean_se(values[name].values())
+    return row, values["kwh"]
+
+
+def mean_se(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and its standard error, of the values that are numbers; NaN where there are too few."""
+    known = [value for value in values if not math.isnan(value)]
+    mean = statistics.fmean(known) if known else math.nan
+    return mean, statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else math.nan
 
 
 def _is_control(row: dict[str, Any]) -> bool:
@@ -232,38 +249,41 @@ def _without_strategy(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _ARM if name != "strategy")
 
 
-def _others(runs: pd.DataFrame, factors: Sequence[str]) -> list[str]:
+def _others(runs: Sequence[Run], factors: Sequence[str]) -> list[str]:
     """The other factors of each run in words: those that network and data set do not decide by themselves."""
-    keys = dict.fromkeys(key for config in runs["config"] for key in config if is_factor(key, factors))
     varying = []
-    for key in keys:
+    for key in dict.fromkeys(key for run in runs for key in run["config"] if is_factor(key, factors)):
         if key in _BESIDE_ARM or key.startswith("sparsity."):
             continue
-        values = pd.Series([str(config.get(key)) for config in runs["config"]], index=runs.index)
-        if values.groupby([runs["model"], runs["data"]]).nunique().max() > 1:
+        pairs = {(run["model"], run["data"], str(run["config"].get(key))) for run in runs}
+        if len(pairs) > len({pair[:2] for pair in pairs}):
             varying.append(key)
     return [
-        ", ".join(f"{key.rpartition('.')[2]} {shown(config[key])}" for key in varying if key in config)
-        for config in runs["config"]
+        ", ".join(f"{key.rpartition('.')[2]} {shown(run['config'][key])}" for key in varying if key in run["config"])
+        for run in runs
     ]
 
 
-def _shown(strategy: pd.DataFrame) -> list[str]:
+def _shown(strategy: list[Run]) -> list[str]:
     """Configs of a strategy that have a row: the best first, then those confirmed besides."""
-    searched = strategy[~strategy["confirmed"]]
-    judged = searched if len(searched) else strategy
-    means = judged.groupby("identity", sort=False)[["val_accuracy", "kwh"]].mean()
-    best = means.sort_values(["val_accuracy", "kwh"], ascending=[False, True], kind="stable").index[0]
-    confirmed = strategy.loc[strategy["confirmed"], "identity"]
-    return [str(identity) for identity in dict.fromkeys([best, *confirmed])]
+    judged: dict[str, list[Run]] = {}
+    for run in [run for run in strategy if not run["confirmed"]] or strategy:
+        judged.setdefault(run["identity"], []).append(run)
+
+    def worth(identity: str) -> tuple[float, float]:
+        accuracy, kwh = (mean_se([run[name] for run in judged[identity]])[0] for name in ("val_accuracy", "kwh"))
+        return (math.inf if math.isnan(accuracy) else -accuracy, math.inf if math.isnan(kwh) else kwh)
+
+    confirmed = [run["identity"] for run in strategy if run["confirmed"]]
+    return list(dict.fromkeys([min(judged, key=worth), *confirmed]))
 
 
-def _saved(row: dict[str, Any], mine: pd.Series, dense: pd.Series | None) -> dict[str, float]:
+def _saved(row: dict[str, Any], mine: dict[str, float], dense: dict[str, float] | None) -> dict[str, float]:
     if _is_control(row) or dense is None:
         return {"saved": math.nan, "saved_se": math.nan}
-    shares = (1 - mine / dense.where(dense > 0)).dropna()
-    if shares.empty:
-        found = 1 - mine.mean() / dense.mean() if dense.mean() > 0 else math.nan
-        return {"saved": float(found), "saved_se": math.nan}
-    share = interval(shares)
-    return {"saved": share.mean, "saved_se": share.se}
+    both = [1 - mine[seed] / dense[seed] for seed in mine if dense.get(seed, 0) > 0 and not math.isnan(mine[seed])]
+    if both:
+        mean, se = mean_se(both)
+        return {"saved": mean, "saved_se": se}
+    ours, theirs = mean_se(mine.values())[0], mean_se(dense.values())[0]
+    return {"saved": 1 - ours / theirs if theirs > 0 else math.nan, "saved_se": math.nan}

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
-
 from analysis.tables.arms import arms_info
 from analysis.tables.cells import NOTHING, UNITS, amount, as_printed, percent, unit_for
 from analysis.tables.formats import Sheet
@@ -67,38 +65,30 @@ def _sheets(
     texts: Callable[[dict[str, Any]], list[str]],
     saved: bool = False,
 ) -> list[Sheet]:
-    rows = info.rows.assign(arm=[others_text(row) for row in records(info.rows)])
-    blocks = list(dict.fromkeys(rows["block"]))
-    others = bool(rows["others"].any()) or bool(rows["device"][rows["source"] == ""].nunique() > 1)
-    if not others:
-        rows["arm"] = ""
+    rows = records(info.rows)
+    blocks = list(dict.fromkeys(row["block"] for row in rows))
+    others = any(row["others"] for row in rows) or len({row["device"] for row in rows if not row["source"]}) > 1
     header: list[tuple[str, ...]] = [("Network",), ("Strategy",), *([("Arm",)] if others else [])]
     header += [(block, part) if part else (block,) for block in blocks for part in parts]
     header.append(("Runs",))
-    cells, rules = [], []
-    for model, network in rows.groupby("model", sort=False):
+    networks: dict[str, dict[tuple[str, ...], dict[str, dict[str, Any]]]] = {}
+    for row in rows:  # a paper's row on other data, the 1,000 classes, stands in a line of its own
+        key = (row["label"], others_text(row), row["data"] if row["data"] != row["block"] else "")
+        networks.setdefault(row["model"], {}).setdefault(key, {})[row["block"]] = row
+    cells: list[list[str]] = []
+    rules: list[int] = []
+    for model, arms in networks.items():
         rules.append(len(cells))
-        for key, of_arm in network.groupby(["label", "arm", "data" if _is_folder(network) else "model"], sort=False):
-            label, arm = key[0], key[1]
-            of_block = {row["block"]: row for row in records(of_arm)}
-            words = [str(model) if len(cells) == rules[-1] else "", label, *([arm] if others else [])]
+        for (label, arm, _), of_block in arms.items():
+            words = [model if len(cells) == rules[-1] else "", label, *([arm] if others else [])]
             found = [texts(of_block[block]) if block in of_block else [NOTHING] * len(parts) for block in blocks]
-            cells.append([*words, *(text for pair in found for text in pair), _runs(of_arm)])
-            if saved and of_arm["saved"].notna().any():
+            runs = ", ".join(dict.fromkeys(runs_text(row) for row in of_block.values()))
+            cells.append([*words, *(text for pair in found for text in pair), runs])
+            if saved and any(not math.isnan(row["saved"]) for row in of_block.values()):
                 shares = [[_saved(of_block.get(block)), *[NOTHING] * (len(parts) - 1)] for block in blocks]
                 words = ["", "  energy saved", *([""] if others else [])]
                 cells.append([*words, *(text for pair in shares for text in pair), ""])
     return with_notes([Sheet(title, header, cells, 2 + others, tuple(rules[1:]))] if cells else [], info, title)
-
-
-def _is_folder(rows: pd.DataFrame) -> bool:
-    """Whether a paper's row on other data, the 1,000 classes, stands in the block of ours."""
-    return bool((rows["data"] != rows["block"]).any())
-
-
-def _runs(rows: pd.DataFrame) -> str:
-    texts = list(dict.fromkeys(runs_text(row) for row in records(rows)))
-    return texts[0] if len(texts) == 1 else ", ".join(texts)
 
 
 def _saved(row: dict[str, Any] | None) -> str:

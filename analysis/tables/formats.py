@@ -28,7 +28,7 @@ class Sheet(NamedTuple):
     """
 
     title: str
-    header: list[tuple[str, ...]]
+    header: Sequence[tuple[str, ...]]
     cells: list[list[str]]
     labels: int = 1
     rules: tuple[int, ...] = ()

@@ -42,7 +42,7 @@ class TableInfo(NamedTuple):
 def table_info(arms: Arms, table: str, published: bool, also: Sequence[str] = ()) -> TableInfo:
     """The rows of one of our tables; also: sentences that only it needs, put before those of the papers."""
     ours = arms.rows.assign(block=arms.rows["data"], source="", label=arms.rows["strategy"])
-    ours["printed"] = [{} for _ in range(len(ours))]
+    ours["printed"] = pd.Series([{} for _ in range(len(ours))], index=ours.index, dtype=object)
     papers: list[str] = []
     rows = ours
     if published:

@@ -48,7 +48,7 @@ def count_images(config: DataConfig) -> ImageCounts:
         files: Files = module.files(config)
         labels = {part: _labels([label for _, label in pairs]) for part, pairs in files.samples.items()}
         names = [name for pairs in files.samples.values() for name, _ in pairs]
-        shape = image_shape(files.root, names, files.image_size)
+        shape: tuple[int, ...] = image_shape(files.root, names, files.image_size)
         path = decoded_path(files.root, names, files.image_size)
         decoded, is_decoded, classes, held = str(path), path.exists(), files.classes, len(names)
     else:

@@ -2,6 +2,8 @@
 
 import io
 import re
+from functools import cache
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,16 +13,15 @@ from analysis.tables.by_model import accuracy_sheets, accuracy_table_info, energ
 from analysis.tables.strategies import strategies_sheets, strategies_table_info
 from sbp_tune.errors import InputError
 from sbp_tune.study.file import load_study_file
+from sbp_tune.study.results import METRICS, StudyResults, flat_columns
 from search_spaces import shipped_spaces
 
 
 @pytest.fixture(scope="module")
 def paper_study():
     """`StudyResults` of a shipped file in which every trial has run; accuracy and energy by its place in the grid."""
-    from pathlib import Path
 
-    from sbp_tune.study.results import METRICS, StudyResults, flat_columns
-
+    @cache
     def of(name, seeds=1):
         study = load_study_file(shipped_spaces()[name], ["config.data.root=/nowhere/at/all"])
         rows, configs = [], {}
@@ -128,7 +129,7 @@ def test_every_table_in_every_format(paper_study, table, form):
     if form == "csv":
         frame = pd.read_csv(io.StringIO(text))
         assert table == "data" or (
-            len(frame) > 60 and frame["source"].notna().any() and frame["accuracy"].notna().any()
+            len(frame) > 50 and frame["source"].notna().any() and frame["accuracy"].notna().any()
         )
     else:
         assert "nan" not in re.findall(r"\w+", text) and "None" not in text
