@@ -12,7 +12,7 @@ from analysis.tables.arms import arms_info
 from analysis.tables.cells import NOTHING, UNITS, amount, as_printed, percent, unit_for
 from analysis.tables.formats import Sheet
 from analysis.tables.rows import TableInfo, row_text, runs_text, table_info
-from analysis.tables.strategies import others_text, with_notes
+from analysis.tables.strategies import arm_texts, with_notes
 from analysis.text import one_line
 from analysis.trials import records, varying_config
 from sbp_tune.study.results import StudyResults
@@ -34,18 +34,19 @@ def ablation_sheets(info: TableInfo) -> list[Sheet]:
             continue
         part = part.assign(dense=part["estimator"] == "dense", place=range(len(part)))
         part = part.sort_values(["dense", "p", "place"], ascending=[False, False, True], kind="stable")
-        others = bool(part["others"].any()) or bool(part["device"][part["source"] == ""].nunique() > 1)
+        arms = arm_texts(records(part))
+        others = any(arms)
         header = [("Strategy",), *([("Arm",)] if others else []), ("p",), ("Accuracy (%)",), (f"Energy ({unit[0]})",)]
         header += [("Energy saved (%)",), ("Runs",)]
         cells = [
             [
                 row_text(row, info.several_splits).replace(f", p = {row['p']:.4g}", ""),  # has a column of its own
-                *([others_text(row)] if others else []),
+                *([arm] if others else []),
                 f"{row['p']:.4g}",
                 *_numbers(row, unit),
                 runs_text(row),
             ]
-            for row in records(part)
+            for row, arm in zip(records(part), arms, strict=True)
         ]
         title = f"{model} on {block}, by keep fraction p" if block else f"{model}, by keep fraction p"
         sheets.append(Sheet(title, header, cells, 1 + others))

@@ -10,7 +10,7 @@ from analysis.tables.arms import arms_info
 from analysis.tables.cells import NOTHING, UNITS, amount, as_printed, percent, unit_for
 from analysis.tables.formats import Sheet
 from analysis.tables.rows import TableInfo, runs_text, table_info
-from analysis.tables.strategies import others_text, with_notes
+from analysis.tables.strategies import arm_texts, with_notes
 from analysis.trials import records
 from sbp_tune.study.results import StudyResults
 
@@ -67,13 +67,16 @@ def _sheets(
 ) -> list[Sheet]:
     rows = records(info.rows)
     blocks = list(dict.fromkeys(row["block"] for row in rows))
-    others = any(row["others"] for row in rows) or len({row["device"] for row in rows if not row["source"]}) > 1
+    texts_of_arms = arm_texts(rows)
+    others = any(texts_of_arms)
     header: list[tuple[str, ...]] = [("Network",), ("Strategy",), *([("Arm",)] if others else [])]
     header += [(block, part) if part else (block,) for block in blocks for part in parts]
     header.append(("Runs",))
     networks: dict[str, dict[tuple[str, ...], dict[str, dict[str, Any]]]] = {}
-    for row in rows:  # a paper's row on other data, the 1,000 classes, stands in a line of its own
-        key = (row["label"], others_text(row), row["data"] if row["data"] != row["block"] else "")
+    for row, text in zip(
+        rows, texts_of_arms, strict=True
+    ):  # a paper's row on other data, the 1,000 classes, stands in a line of its own
+        key = (row["label"], text, row["data"] if row["data"] != row["block"] else "")
         networks.setdefault(row["model"], {}).setdefault(key, {})[row["block"]] = row
     cells: list[list[str]] = []
     rules: list[int] = []

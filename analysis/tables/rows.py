@@ -85,6 +85,8 @@ def arms_notes(arms: Arms) -> list[str]:
         notes.append(f"Trials that have not run to their end are in no row: {left_out}.")
     if rows.empty:
         return [*notes, "No trial has run to its end."]
+    if devices := [name for name in dict.fromkeys(rows["device"]) if name]:
+        notes.append(f"Ran on: {', '.join(devices)}.")
     splits = set(rows["split"])
     if splits == {"validation"}:
         notes.append("Accuracy, F1 and ROC AUC are those of the validation images: nothing was tested.")

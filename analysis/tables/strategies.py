@@ -25,18 +25,19 @@ def strategies_sheets(info: TableInfo) -> list[Sheet]:
         for name in ("kwh", "co2_kg")
     }
     for (model, block), part in rows.groupby(["model", "block"], sort=False):
-        others = bool(part["others"].any()) or bool(part["device"].nunique() > 1)
+        arms = arm_texts(records(part))
+        others = any(arms)
         header = [("Strategy",), *([("Arm",)] if others else [])]
         header += [("Accuracy (%)",), ("F1 (%)",), ("ROC AUC",), ("Training time (h:mm:ss)",)]
         header += [(f"Energy ({units['kwh'][0]})",), (f"CO₂ ({units['co2_kg'][0]})",), ("Runs",)]
         cells = [
             [
                 row_text(row, info.several_splits),
-                *([others_text(row)] if others else []),
+                *([arm] if others else []),
                 *_numbers(row, units),
                 runs_text(row),
             ]
-            for row in records(part)
+            for row, arm in zip(records(part), arms, strict=True)
         ]
         sheets.append(
             Sheet(f"{model} on {block}, by strategy" if block else f"{model}, by strategy", header, cells, 1 + others)
@@ -44,9 +45,10 @@ def strategies_sheets(info: TableInfo) -> list[Sheet]:
     return with_notes(sheets, info, "By strategy")
 
 
-def others_text(row: dict[str, Any]) -> str:
-    """Other factors and the device of an arm."""
-    return ", ".join(text for text in (row["others"], row["device"]) if text)
+def arm_texts(rows: list[dict[str, Any]]) -> list[str]:
+    """Of each row the other factors, and the device where ours ran on several."""
+    several = len({row["device"] for row in rows if not row["source"]}) > 1
+    return [", ".join(filter(None, [row["others"], row["device"] if several else ""])) for row in rows]
 
 
 def with_notes(sheets: list[Sheet], info: TableInfo, title: str) -> list[Sheet]:
