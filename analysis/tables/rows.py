@@ -49,7 +49,7 @@ def table_info(arms: Arms, table: str, published: bool, also: Sequence[str] = ()
         found = _of_our_networks(ours, published_rows(table))
         papers = list(dict.fromkeys(row.paper for row, _ in found))
         rows = _merged(ours, found, papers)
-    notes = [*arms_notes(arms), *also]
+    notes = [*arms_notes(arms, accuracies=table != "energy"), *also]
     if published and not papers:
         notes.append("The papers print nothing of this kind on these networks and data sets.")
     for paper in papers:
@@ -77,8 +77,11 @@ def runs_text(row: dict[str, Any]) -> str:
     return f"{row['runs']} fresh" if row["confirmed"] else f"{row['runs']}"
 
 
-def arms_notes(arms: Arms) -> list[str]:
-    """What every table must say of its arms: simulations, splits, repeats, choice, how the energy is known."""
+def arms_notes(arms: Arms, accuracies: bool) -> list[str]:
+    """What a table must say of its arms: simulations, repeats, choice, how the energy is known.
+
+    accuracies: whether it shows any, and so must say of which images.
+    """
     rows, notes = arms.rows, [one_line(text) for text in arms.simulations]
     left_out = ", ".join(f"{count} {_STATES.get(state, state)}" for state, count in arms.left_out.items())
     if left_out:
@@ -87,7 +90,7 @@ def arms_notes(arms: Arms) -> list[str]:
         return [*notes, "No trial has run to its end."]
     if devices := [name for name in dict.fromkeys(rows["device"]) if name]:
         notes.append(f"Ran on: {', '.join(devices)}.")
-    splits = set(rows["split"])
+    splits = set(rows["split"]) if accuracies else set()
     if splits == {"validation"}:
         notes.append("Accuracy, F1 and ROC AUC are those of the validation images: nothing was tested.")
     elif len(splits) == 2:
