@@ -18,6 +18,7 @@ from sbp_tune.energy.counters.part import CPU, DRAM, Part
 from sbp_tune.energy.counters.rapl import PERMISSION, POWERCAP, Rapl
 from sbp_tune.energy.counters.unsupported import DRM, not_measured
 from sbp_tune.energy.nvml import Nvml, system_nvml
+from sbp_tune.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,6 +109,22 @@ def print_doctor(console: Console, facts: dict[str, Any] | None = None) -> None:
         versions.add_row(name, version or "not installed")
     console.print(versions)
     console.print(Text(summary(facts)))
+
+
+def print_study_doctor(path: Path, overrides: list[str] | None, console: Console) -> None:
+    """Shows what a study file needs of this machine; InputError, at its end, for all that is missing."""
+    import psutil
+
+    from sbp_tune.study.file import load_study_file
+    from sbp_tune.study.needs import print_needs, study_needs
+
+    study = load_study_file(path, overrides)
+    needs = study_needs(study)
+    print_needs(study, needs, psutil.virtual_memory().total / 1e9, console)
+    for gpu in doctor_facts()["gpus"]:
+        console.print(f"GPU {gpu['index']}: {gpu['name']}", markup=False, highlight=False)
+    if needs["problems"]:
+        raise InputError(needs["problems"])
 
 
 def summary(facts: dict[str, Any]) -> str:

@@ -53,6 +53,14 @@ def study_path(study: Path, results: Path) -> Path:
     return study if study.exists() or not (results / study).is_dir() else results / study
 
 
+def study_file(name: str) -> Path:
+    """A path, or the name of a shipped study file."""
+    from search_spaces import shipped_spaces
+
+    path = Path(name)
+    return path if path.is_file() else shipped_spaces().get(name, path)
+
+
 def write_all_tables(path: Path) -> tuple[Any, Any]:
     """The loaded study and its front, after writing both as files, and what is confirmed of it."""
     from analysis.confirmed import write_confirmed

@@ -15,6 +15,7 @@ from sbp_tune.commands import (
     StudyArgument,
     app,
     errors_as_lines,
+    study_file,
     study_path,
     write_all_tables,
 )
@@ -49,7 +50,7 @@ def search(
         from sbp_tune.study.sections import SimulateConfig
 
         played = SimulateConfig() if table is None else SimulateConfig(table=str(table))
-        study = load_study_file(_study_file(file), overrides, name, played if simulate else None)
+        study = load_study_file(study_file(file), overrides, name, played if simulate else None)
         path = results / study.file.name
         if dry_run:
             from sbp_tune.study.preview import print_preview
@@ -119,14 +120,6 @@ def confirm(
         _conclude_confirmation(
             path, run_confirmation(path, [*chosen.points, *chosen.controls], seeds, address, cross_check)
         )
-
-
-def _study_file(name: str) -> Path:
-    """A path, or the name of a shipped study file."""
-    from search_spaces import shipped_spaces
-
-    path = Path(name)
-    return path if path.is_file() else shipped_spaces().get(name, path)
 
 
 def _conclude(path: Path, ending: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sbp_tune.commands import DEFAULT_RESULTS, app, errors_as_lines
+from sbp_tune.commands import DEFAULT_RESULTS, app, errors_as_lines, study_file
+from sbp_tune.errors import InputError
 
 
 @app.command(epilog="Example:  sbp-tune train best.yaml -o runs/best")
@@ -53,8 +54,14 @@ def plot_schedule(
         typer.echo(output)
 
 
-@app.command(epilog="Example:  sbp-tune doctor")
+@app.command(epilog="Example:  sbp-tune doctor --study sparse_backprop_2025 --set config.data.root=~/data")
 def doctor(
+    study: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Say what a study file needs, and whether it is here.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of --study: override a dotted key.")
+    ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure idle power, update periods and the spread of identical runs.")
     ] = False,
@@ -64,10 +71,19 @@ def doctor(
     repeats: Annotated[int, typer.Option(min=2, help="Of --calibrate: identical runs.")] = 4,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Of --calibrate: JSON file to write.")] = None,
 ) -> None:
-    """Say what this machine can measure, and what will therefore be modelled."""
+    """Say what this machine can measure, and what will therefore be modelled; or what a study needs of it."""
     with errors_as_lines():
         from rich.console import Console
 
+        if overrides and study is None:
+            raise InputError(f"--set {overrides[0]}: is for --study")
+        if study is not None and calibrate:
+            raise InputError("--study: found beside --calibrate; leave out one of the two")
+        if study is not None:
+            from sbp_tune.doctor import print_study_doctor
+
+            print_study_doctor(study_file(study), overrides, Console())
+            return
         if not calibrate:
             from sbp_tune.doctor import print_doctor
 

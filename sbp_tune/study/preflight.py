@@ -10,6 +10,7 @@ from sbp_tune.errors import InputError
 from sbp_tune.study.file import Study
 from sbp_tune.study.placement import local_nodes, trials_at_a_time
 from sbp_tune.study.samplers import make_sampler
+from sbp_tune.study.space import CASE
 
 
 def load_trainable(name: str) -> type:
@@ -58,7 +59,7 @@ def distinct_inputs(study: Study) -> list[dict[str, Any]]:
     """Complete configs that differ in data or model: each option of the space once, and the baselines."""
     points = [*([study.space.point({})] if study.proposed_trials else []), *study.baselines]
     for parameter in study.space.parameters:
-        if parameter.key.split(".")[0] in ("data", "model"):
+        if parameter.key.split(".")[0] in ("data", "model", CASE):
             points += [study.space.point({parameter.key: value}) for value in parameter.domain.samples()]
     distinct: dict[str, dict[str, Any]] = {}
     for point in points:

@@ -25,6 +25,7 @@ from sbp_tune.study.storage import attempts, check_directory, open_study, storag
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
 METRICS = [
     *("epoch", "val_accuracy", "test_accuracy", "f1", "roc_auc", "precision", "recall", "loss", "val_loss"),
+    *("test_f1", "test_roc_auc"),
     *("kwh", "kwh_wasted", "kwh_gpu", "kwh_cpu", "kwh_ram", "kwh_measured_share", "co2_kg", "mean_power_w"),
     *("train_time_s", "epoch_time_s", "tflop", "gpu_util", "peak_gpu_gb", "peak_rss_gb", "keep_fraction", "lr"),
 ]

@@ -46,11 +46,10 @@ def decode_images(root: Path, names: Sequence[str], image_size: int | None) -> D
     The array is a copy-on-write map of the cache file, or lies in memory (with a warning) where the cache
     cannot be written. Without image_size all images must be of one size, else InputError.
     """
-    path = cache_folder() / "decoded" / f"{_fingerprint(root, names, image_size)}.npy"
+    path = decoded_path(root, names, image_size)
     if path.exists():
         return _mapped(path)
-    height, width = (image_size, image_size) if image_size else _common_size(root, names)
-    shape = (len(names), 3, height, width)
+    shape = (len(names), *image_shape(root, names, image_size))
     try:
         write_atomic(path, lambda temporary: _write(temporary, root, names, shape))
         return _mapped(path)
@@ -59,6 +58,16 @@ def decode_images(root: Path, names: Sequence[str], image_size: int | None) -> D
     images = np.empty(shape, np.uint8)
     slots = iter(images)
     return Decoded(images, _decode_each(root, names, shape, lambda pixels: np.copyto(next(slots), pixels)))
+
+
+def decoded_path(root: Path, names: Sequence[str], image_size: int | None) -> Path:
+    """The file in which `decode_images` keeps these images, whether it is there or not."""
+    return cache_folder() / "decoded" / f"{_fingerprint(root, names, image_size)}.npy"
+
+
+def image_shape(root: Path, names: Sequence[str], image_size: int | None) -> tuple[int, int, int]:
+    """Channels, height and width of a decoded image; without image_size that of all files, by their headers."""
+    return (3, *((image_size, image_size) if image_size else _common_size(root, names)))
 
 
 def _fingerprint(root: Path, names: Sequence[str], image_size: int | None) -> str:

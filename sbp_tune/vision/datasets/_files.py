@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,18 +19,22 @@ Sample = tuple[str, int]  # path below the root, label
 _NAMED = 5  # unreadable files named in a message
 
 
-def load_files(
-    config: DataConfig,
-    root: Path,
-    samples: Mapping[str, Sequence[Sample]],
-    classes: tuple[str, ...],
-    image_size: int | None,
-) -> ImageData:
-    """Decodes the files of "train", "val" and "test"; InputError names those that cannot be read.
+class Files(NamedTuple):
+    """The image files of "train", "val" and "test" below a folder, and the size to which they are decoded."""
 
-    All three are slices of one array, so that processes on a node share its memory. With
+    root: Path
+    samples: Mapping[str, Sequence[Sample]]
+    classes: tuple[str, ...]
+    image_size: int | None
+
+
+def load_files(config: DataConfig, files: Files) -> ImageData:
+    """Decodes the files; InputError names those that cannot be read.
+
+    All three splits are slices of one array, so that processes on a node share its memory. With
     data.skip_unreadable such files are left out with a warning, unless a split would lose a class.
     """
+    root, samples, classes, image_size = files
     names = [name for part in samples.values() for name, _ in part]
     images, unreadable = decode_images(root, names, image_size)
     if unreadable:

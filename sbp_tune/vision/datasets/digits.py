@@ -9,6 +9,8 @@ from sklearn.datasets import load_digits
 from sbp_tune.config import DataConfig
 from sbp_tune.vision.data import ImageData, resized, split_from_train
 
+NEEDS = "nothing: it comes with scikit-learn"
+
 
 def load(config: DataConfig) -> ImageData:
     """Images uint8 [N, 1, 8, 8] or at image_size, split by the fractions; grey levels 0..16 become 0..255."""

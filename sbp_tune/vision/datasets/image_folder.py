@@ -11,9 +11,10 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from sbp_tune.config import DataConfig
 from sbp_tune.errors import InputError
 from sbp_tune.vision.data import ImageData, chosen_classes, data_root
-from sbp_tune.vision.datasets._files import Sample, load_files
+from sbp_tune.vision.datasets._files import Files, Sample, load_files
 from sbp_tune.vision.splits import stratified_parts
 
+NEEDS = "data.root: a folder of images for each class, perhaps below train, val and test"
 _SPLITS = ("train", "val", "test")
 
 
@@ -24,6 +25,11 @@ def load(config: DataConfig) -> ImageData:
     split from the training images by the fractions. Hidden files, and files that are no images by their
     extension, are left out.
     """
+    return load_files(config, files(config))
+
+
+def files(config: DataConfig) -> Files:
+    """What `load` decodes: the files of each split, of the chosen classes alone."""
     root = data_root(config)
     folders = _split_folders(root)
     classes = _common_classes(root, folders)
@@ -45,7 +51,7 @@ def load(config: DataConfig) -> ImageData:
     samples = {
         part: [(name, label_of[label]) for name, label in pairs if label in label_of] for part, pairs in samples.items()
     }
-    return load_files(config, root, samples, chosen, config.image_size)
+    return Files(root, samples, chosen, config.image_size)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
