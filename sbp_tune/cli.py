@@ -8,7 +8,12 @@ from pathlib import Path
 
 from sbp_tune.commands import app
 
-for _module in ("searching", "reading", "single"):  # in the order of --help; importing one enters its commands
+for _module in (
+    "searching",
+    "reading",
+    "exporting",
+    "single",
+):  # in the order of --help; importing one enters its commands
     import_module(f"sbp_tune.commands.{_module}")
 
 
