@@ -116,13 +116,12 @@ def _budget(study: StudyResults, value: str) -> pd.Series:
     kwh = useful(study, "kwh").where(accuracy.notna())
     if kwh.isna().all():
         raise InputError(f"budget: no {_trial(study)} has a val_accuracy and a kwh")
-    affordable = accuracy.where(kwh <= budget)
-    cheapest = study.trials.loc[kwh.idxmin(), "trial"]
+    affordable = accuracy.where(kwh <= budget * (1 + 1e-9))  # a number of 3 digits may be a hair less than it says
     return _cheapest(
         study,
         affordable.notna() & (affordable == affordable.max()),
         f"budget={one_line(value)}: no {_trial(study)} used so few kWh; "
-        f"possible: budget={_rounded_up(kwh.min())} (trial {cheapest}) and more",
+        f"possible: budget={_rounded_up(kwh.min())} (trial {study.trials['trial'][kwh == kwh.min()].iloc[0]}) and more",
     )
 
 

@@ -1,4 +1,4 @@
-"""Commands that hand on what a study has found: export, compare."""
+"""Commands that hand on what a study has found: export, compare, pack."""
 
 from __future__ import annotations
 
@@ -79,3 +79,16 @@ def _found(name: str, results: Path) -> str:
     """A config's file as it is; of STUDY:PICK the study by its directory."""
     study, given, pick = name.rpartition(":")
     return f"{study_path(Path(study), results)}:{pick}" if given and not Path(name).exists() else name
+
+
+@app.command(epilog="Example:  sbp-tune pack results/quickstart -o shared/quickstart")
+def pack(
+    study: StudyArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to make.")],
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Copy a study without checkpoints, logs and machine names: small enough to hand on, and read as the study is."""
+    with errors_as_lines():
+        from sbp_tune.study.pack import pack as pack_study
+
+        typer.echo(pack_study(study_path(study, results), output))

@@ -1,7 +1,7 @@
+import ast
 import json
 import math
-import subprocess
-import sys
+import runpy
 from dataclasses import replace
 
 import pandas as pd
@@ -32,9 +32,8 @@ def config_in(path):
     """The config that a file of any form holds."""
     if path.suffix != ".py":
         return load_config(path)
-    names: dict = {"__name__": "read"}
-    exec(compile(path.read_text(), path, "exec"), names)
-    return check_config(names["CONFIG"], source="script")
+    assigned = next(node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign))
+    return check_config(ast.literal_eval(assigned.value), source="script")
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -148,13 +147,14 @@ def test_a_config_that_is_none_of_ours_is_an_input_error(build, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_script_trains_and_goes_on_where_it_was_interrupted(build, tmp_path):
-    """For real, through the public API, in a process of its own; run again, it finds its epochs done."""
-    config = {"data__subset": 64, "model__args__width": 4, "epochs": 2, "device": "cpu"}
-    study = build.study(build.trial("mask", val_accuracy=0.5, kwh=1.0, cpu_threads=1, **config))
-    script = export_config(study, "knee", tmp_path / "mine.py")
+def test_a_script_trains_and_goes_on_where_it_was_interrupted(build, tmp_path, monkeypatch, capsys):
+    """For real, through the public API; run again, it finds its epochs done."""
+    config = {"data__subset": 64, "model__args__width": 4, "epochs": 2, "device": "cpu", "cpu_threads": 1}
+    script = export_config(
+        build.study(build.trial("mask", val_accuracy=0.5, kwh=1.0, **config)), "knee", tmp_path / "mine.py"
+    )
+    monkeypatch.chdir(tmp_path)
     for lines in (3, 1):
-        ran = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stderr
-        assert len(ran.stdout.splitlines()) == lines
+        runpy.run_path(str(script), run_name="__main__")
+        assert len(capsys.readouterr().out.splitlines()) == lines
     assert (tmp_path / "results" / "train" / "mine" / "model.pt").is_file()

@@ -1,11 +1,10 @@
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -90,9 +89,12 @@ def test_weights_of_three_objectives(build):
 values = st.floats(0, 1, width=16)
 
 
-@given(st.lists(st.tuples(values, values), min_size=1, max_size=8), st.tuples(values, values).filter(any))
-def test_weights_pick_a_point_of_the_front_that_no_other_is_nearer_than(build_study, points, weights):
-    study = build_study(points)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])  # which holds no state
+@given(
+    points=st.lists(st.tuples(values, values), min_size=1, max_size=8), weights=st.tuples(values, values).filter(any)
+)
+def test_weights_pick_a_point_of_the_front_that_no_other_is_nearer_than(build, points, weights):
+    study = build.study(*(build.sparse(accuracy, kwh) for accuracy, kwh in points))
     front = trial_front(study)
     picked = pick_trial(study, f"weights={weights[0]},{weights[1]}")
     assert picked["trial"] in set(front["trial"])
@@ -100,19 +102,6 @@ def test_weights_pick_a_point_of_the_front_that_no_other_is_nearer_than(build_st
     losses = (gains.max(axis=0) - gains) / np.where(np.ptp(gains, axis=0) > 0, np.ptp(gains, axis=0), 1)
     worst = (np.array(weights) / max(weights) * losses).max(axis=1)
     assert worst[front["trial"].tolist().index(picked["trial"])] <= worst.min() + 2e-3 + 1e-9
-
-
-@pytest.fixture(scope="module")
-def build_study():
-    """Hypothesis draws anew without a new fixture: studies of points (val_accuracy, kwh)."""
-    import importlib.util
-
-    place = Path(__file__).with_name("conftest.py")
-    spec = importlib.util.spec_from_file_location("analysis_conftest", place)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda points: module.study_of(*(module.sparse(float(a), float(k)) for a, k in points))
 
 
 @pytest.mark.parametrize(

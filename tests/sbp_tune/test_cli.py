@@ -17,6 +17,8 @@ COMMANDS = [
         "report",
         "energy",
         "export",
+        "compare",
+        "pack",
         "train",
         "spaces",
         "plot-schedule",
@@ -97,6 +99,8 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
         (["search", "quickstart", "table.parquet"], "error: TABLE: found table.parquet; a table is for --simulate"),
         (["energy", "nothing"], "error: nothing: not a study directory"),
         (["export", "nothing", "-o", "x.yaml"], "error: nothing: not a study directory"),
+        (["compare", "none.yaml"], "error: compare: found 1 config; needs two or more"),
+        (["pack", "nothing", "-o", "x/y"], "error: nothing: not a study directory"),
         (["train", "none.yaml"], "error: none.yaml: no such file"),
     ],
 )
