@@ -18,7 +18,11 @@ from sbp_tune.study.results import confirmation_path
 from sbp_tune.study.storage import check_directory
 from sbp_tune.study.storage_url import FILES
 
-_MACHINE = ("hostname", "node_ip", "pid")
+# What Ray adds to each result: where and when it came in, and counts that our own columns have too.
+_RAYS = (
+    *("hostname", "node_ip", "pid", "date", "timestamp", "training_iteration", "time_this_iter_s", "time_total_s"),
+    *("time_since_restore", "iterations_since_restore"),
+)
 
 
 def pack(path: Path, output: Path) -> Path:
@@ -55,7 +59,7 @@ def _copy(path: Path, output: Path) -> None:
             database.execute("VACUUM INTO ?", (str(output / FILES[storage]),))
     else:
         shutil.copyfile(path / FILES[storage], output / FILES[storage])
-    rows = [{name: value for name, value in row.items() if name not in _MACHINE} for row in read_log(path)]
+    rows = [{name: value for name, value in row.items() if name not in _RAYS} for row in read_log(path)]
     (output / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for file in path.glob("confirmed.*"):
         shutil.copyfile(file, output / file.name)
