@@ -22,6 +22,8 @@ from sbp_tune.files import read_yaml
 from sbp_tune.fingerprint import flat
 from sbp_tune.study.results import load_study
 
+_DEFAULTS = flat(TrainConfig().model_dump(mode="json"))
+
 
 class CompareInfo(NamedTuple):
     """configs and metrics: text, a row a key or a metric, a column a config in the order given; a dash: none.
@@ -36,8 +38,9 @@ class CompareInfo(NamedTuple):
 def compare_info(names: Sequence[str]) -> CompareInfo:
     """Of two or more configs: files, or STUDY:PICK, a study's directory and what `export --pick` takes.
 
-    A value that has no effect beside the others (the keep fraction of a dense run) is a dash. Metrics are those that
-    `export` wrote into a file; other files have none. InputError holds the problems of all names.
+    A value that has no effect beside the others (the keep fraction of a dense run) is a dash; a key of which that is
+    the only difference, the others having its default, is left out. Metrics are those that `export` wrote into a file;
+    other files have none. InputError holds the problems of all names.
     """
     if len(names) < 2:
         raise InputError(f"compare: found {len(names)} config; needs two or more")
@@ -53,7 +56,7 @@ def compare_info(names: Sequence[str]) -> CompareInfo:
     if problems:
         raise InputError(problems)
     keys = dict.fromkeys(itertools.chain.from_iterable(configs))
-    differing = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
+    differing = [key for key in keys if _differs(key, configs)]
     titles = [title for title in METRIC_TITLES if any(title in texts for texts in metrics)]
     return CompareInfo(
         pd.DataFrame([[shown(config.get(key)) for config in configs] for key in differing], differing, columns),
@@ -90,13 +93,21 @@ def _meaningful(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not is_meaningless(key, values)}
 
 
+def _differs(key: str, configs: Sequence[dict[str, Any]]) -> bool:
+    """Whether a key has two values, or has an effect in some configs alone and not just its default there."""
+    values = {repr(config[key]) for config in configs if key in config}
+    everywhere = all(key in config for config in configs)
+    return len(values) > 1 or not (everywhere or values == {repr(_DEFAULTS.get(key))})
+
+
 def _columns(names: Sequence[str]) -> list[str]:
-    """Names of columns: what follows the folders that all have in common."""
+    """Names of columns: as much of the ends of the paths as tells them apart."""
     parts = [name.split("/") for name in names]
-    common = 0
-    while all(len(part) > common + 1 for part in parts) and len({part[common] for part in parts}) == 1:
-        common += 1
-    return [one_line("/".join(part[common:])) for part in parts]
+    for length in range(1, max(map(len, parts))):
+        short = ["/".join(part[-length:]) for part in parts]
+        if len(set(short)) == len(set(names)):
+            return [one_line(name) for name in short]
+    return [one_line(name) for name in names]
 
 
 def print_comparison(info: CompareInfo, console: Console) -> None:

@@ -38,7 +38,7 @@ def test_keys_that_differ_and_metrics_beside_them(files):
     assert rows["epochs"] == ["8", "4", "8"]
     assert rows["sparsity.estimator"] == ["dense", "batch_slice", "dense"]
     assert rows["sparsity.p0"] == ["–", "0.25", "–"]  # of a dense run it means nothing
-    assert "data.batch_size" not in rows and "optimizer.lr" not in rows
+    assert set(rows) == {"epochs", "sparsity.estimator", "sparsity.p0"}  # not the sparse run's defaults, not batch_size
     metrics = {title: list(row) for title, row in info.metrics.iterrows()}
     assert metrics == {
         "val. accuracy": ["95.00 %", "90.00 %", "–"],
@@ -61,6 +61,17 @@ def test_a_point_of_a_study_needs_no_export(study, files, monkeypatch):
     info = compare_info([files[0], "results/demo:max-accuracy", "results/demo:trial=1"])
     assert list(info.metrics.loc["val. accuracy"]) == ["95.00 %", "95.00 %", "90.00 %"]
     assert set(info.configs.loc["epochs"]) == {"8", "4"}
+
+
+def test_columns_are_told_apart_by_the_ends_of_their_paths(tmp_path):
+    names = [str(tmp_path / folder / "best.yaml") for folder in ("a", "b")]
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("epochs: 3\n")
+    (tmp_path / "own.yaml").write_text("epochs: 4\n")
+    assert list(compare_info([*names, str(tmp_path / "own.yaml")]).configs)[:2] == ["a/best.yaml", "b/best.yaml"]
+    assert list(compare_info([names[0], str(tmp_path / "own.yaml")]).configs) == ["best.yaml", "own.yaml"]
+    assert list(compare_info([names[0], names[0]]).configs) == ["best.yaml", "best.yaml"]
 
 
 def test_all_problems_at_once(files, tmp_path):
