@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sbp-tune-setup
 
-.PHONY: setup quickstart test test-all lint bench
+.PHONY: setup quickstart notebook test test-all lint bench
 
 # Left alone when it was set up from this checkout and pyproject.toml is not newer.
 setup:
@@ -21,6 +21,10 @@ setup:
 
 quickstart: setup
 	$(BIN)/sbp-tune search quickstart
+
+notebook: setup
+	@[ -x $(BIN)/jupyter-lab ] || PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,notebook]'
+	$(BIN)/jupyter lab --notebook-dir=analysis/notebooks
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.bill import bill_info
+    from analysis.compare import compare_info
     from analysis.confirmed import confirmed_points, confirmed_runs, read_confirmed
     from analysis.controls import compare_with_dense
-    from analysis.export import export_config, pick_trial
+    from analysis.export import export_config
     from analysis.figures import (
         attainment_info,
         confusion_info,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
         usage_info,
     )
     from analysis.pareto import front_mask, hypervolume, knee, study_hypervolume, trial_front
+    from analysis.picks import pick_trial
+    from analysis.provenance import provenance
     from analysis.report import write_report
     from sbp_tune.study.results import StudyResults, load_study
 
@@ -54,6 +57,7 @@ __all__ = [
     "StudyResults",
     "attainment_info",
     "bill_info",
+    "compare_info",
     "compare_with_dense",
     "confirmed_points",
     "confirmed_runs",
@@ -87,6 +91,7 @@ __all__ = [
     "plot_strategies",
     "plot_training_curves",
     "plot_usage",
+    "provenance",
     "read_confirmed",
     "saving_info",
     "slices_info",
@@ -103,7 +108,8 @@ _HOMES = {
     "analysis.bill": ("bill_info",),
     "analysis.confirmed": ("confirmed_points", "confirmed_runs", "read_confirmed"),
     "analysis.controls": ("compare_with_dense",),
-    "analysis.export": ("export_config", "pick_trial"),
+    "analysis.compare": ("compare_info",),
+    "analysis.export": ("export_config",),
     "analysis.figures": (
         "attainment_info",
         "confusion_info",
@@ -137,6 +143,8 @@ _HOMES = {
         "usage_info",
     ),
     "analysis.pareto": ("front_mask", "hypervolume", "knee", "study_hypervolume", "trial_front"),
+    "analysis.picks": ("pick_trial",),
+    "analysis.provenance": ("provenance",),
     "analysis.report": ("write_report",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.controls import at_equal_cost, control_curve
-from analysis.export import by_id, knee_of
 from analysis.pareto import front_mask, trial_front
+from analysis.picks import by_id, knee_of
 from analysis.text import one_line
 from analysis.trials import estimator, is_complete, is_dense_control, useful
 from sbp_tune.errors import InputError

@@ -38,7 +38,7 @@ def confirmed_table(points: pd.DataFrame) -> pd.DataFrame:
         name = one_line(point["estimator"])
         row = {"trial": point["trial"], "estimator": f"{name} (control)" if point["role"] == "control" else name}
         row |= {_HEADERS[metric]: with_interval(point, metric) for metric in MEASURED}
-        row |= {"lead": points_of(point, lead_of(point)), "energy vs. full dense": _share(point, "kwh_change")}
+        row |= {"lead": points_of(point, lead_of(point)), "energy vs. full dense": share_of(point, "kwh_change")}
         seeds = f"{point['seeds']}, {point['failed']} failed" if point["failed"] else str(point["seeds"])
         rows.append({**row, "verdict": point["verdict"] or "–", "seeds": seeds})
     columns = ["trial", "estimator", *_HEADERS.values(), "lead", "energy vs. full dense", "verdict", "seeds"]
@@ -75,7 +75,7 @@ def sentences(points: pd.DataFrame) -> list[str]:
     if not math.isnan(best["kwh_change_low"]):
         change = points_of(best, lead.replace("lead", "vs_dense"))
         lines.append(
-            f"Against the full dense baseline (trial {best['dense']:.0f}): energy {_share(best, 'kwh_change')}, that "
+            f"Against the full dense baseline (trial {best['dense']:.0f}): energy {share_of(best, 'kwh_change')}, that "
             f"accuracy {change} points."
         )
     return lines
@@ -131,7 +131,8 @@ def lead_of(point: Mapping[str, Any]) -> str:
     return next((name for name in leads if not math.isnan(point[f"{name}_mean"])), leads[0])
 
 
-def _share(point: Mapping[str, Any], name: str) -> str:
+def share_of(point: Mapping[str, Any], name: str) -> str:
+    """A relative difference in percent, with its interval."""
     return _difference(point, name, " %")
 
 

@@ -1,145 +1,86 @@
-"""From a point of a study to a config file that trains it again."""
+"""From a point of a study to a file that trains it again: a config as YAML or JSON, or a Python script."""
 
 from __future__ import annotations
 
-import math
+import json
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
+from pprint import pformat
+from typing import Any
 
-import pandas as pd
-
-from analysis.pareto import knee, trial_front
+from analysis.picks import pick_trial
+from analysis.provenance import header_lines, provenance
 from analysis.text import one_line
-from analysis.trials import is_candidate, is_complete, is_dense_control, metric, useful
-from sbp_tune.config import check_config
+from sbp_tune.config import PROVENANCE, check_config
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.results import StudyResults
-from sbp_tune.units import readable_metric
 
-POSSIBLE_PICKS = "knee, max-accuracy, min-energy, max-drop=PP (percentage points), trial=ID"
+# What YAML, of which JSON is a part, takes only escaped; the rest is written as it is, since YAML knows no pairs of
+# escapes for one character.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
-def pick_trial(study: StudyResults, pick: str) -> pd.Series:
-    """The row of `study.trials` that a rule picks among the complete trials.
+def export_config(study: StudyResults, pick: str, output: Path, form: str | None = None) -> Path:
+    """Writes the whole config of a picked trial, and where it is from (see `analysis.provenance`).
 
-    knee: the knee of the front (`analysis.pareto.knee`); max-accuracy: highest val_accuracy;
-    min-energy: least kwh on the front; max-drop=PP: least kwh of the trials whose val_accuracy is at
-    most PP percentage points below the best dense control (below the best trial, if there is no
-    control); trial=ID: that trial number or Ray trial id. Ties go to less kwh, then the lower number.
-    NaN values are never picked. InputError says what is possible.
+    form: yaml, with comments at its head; json, with a key for it, which `sbp-tune train` reads as well; python, a
+    script that trains it. By default what the file's name ends in says, else yaml. An existing file is replaced, in
+    one step. Returns `output`. InputError as `pick_trial`, or if the trial's config is not a TrainConfig.
     """
-    rule, given, value = pick.partition("=")
-    if rule == "trial" and given:
-        return by_id(study, value)
-    rules: dict[str, Callable[[StudyResults], pd.Series]] = {
-        "knee": knee_of,
-        "max-accuracy": _max_accuracy,
-        "min-energy": _min_energy,
-    }
-    if rule == "max-drop" and given:
-        points = _percentage_points(value)
-        rules["max-drop"] = lambda study: _max_drop(study, points)
-    elif rule not in rules or given:
-        raise InputError(f"pick: found {one_line(pick)!r}; possible: {POSSIBLE_PICKS}")
-    if not is_complete(study).any():
-        counts = ", ".join(f"{count} {state}" for state, count in study.trials["state"].value_counts().items())
-        raise InputError(f"study {one_line(study.name)} has no complete trial to pick ({counts or 'no trial at all'})")
-    return rules[rule](study)
-
-
-def export_config(study: StudyResults, pick: str, output: Path) -> Path:
-    """Writes the whole config of a picked trial as YAML, under comments that say where it is from.
-
-    An existing file is replaced, in one step. Returns `output`. InputError as `pick_trial`, or if the
-    trial's config is not a TrainConfig.
-    """
+    form = form or _FORM_OF.get(Path(output).suffix, "yaml")
+    if form not in _WRITERS:
+        raise InputError(f"as: found {one_line(form)!r}; possible: {', '.join(_WRITERS)}")
     row = pick_trial(study, pick)
     config = check_config(study.config_of(int(row["trial"])), source=f"{study.path}: trial {row['trial']}")
-    comments = "".join(f"# {one_line(line)}\n" for line in _header(study, row, pick, output))
-    write_text_atomic(output, comments + yaml_text(config.model_dump(mode="json")))
+    write_text_atomic(
+        output, _WRITERS[form](config.model_dump(mode="json"), provenance(study, row, pick), Path(output))
+    )
     return Path(output)
 
 
-def _header(study: StudyResults, row: pd.Series, pick: str, output: Path) -> list[str]:
-    def value(name: str) -> str:
-        return readable_metric(name, float(useful(study, name)[study.trials["trial"] == row["trial"]].iloc[0]))
-
-    return [
-        f"sbp-tune train {output}",
-        "",
-        f"study: {study.name}",
-        f"trial: {row['trial']} ({row.get('trial_id')}), picked by {pick}",
-        f"val_accuracy: {value('val_accuracy')}",
-        f"energy: {value('kwh')} ({value('kwh_measured_share')} measured), CO2eq {value('co2_kg')}",
-        f"device: {row.get('device')}",
-        *([study.simulation] if study.simulation else []),
-        f"versions: {', '.join(f'{name} {version}' for name, version in study.versions.items())}",
-        f"exported: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-    ]
+def json_text(value: Any) -> str:
+    """JSON of plain data, keys in the order given, that YAML readers take too. ValueError for NaN and infinity."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
-def by_id(study: StudyResults, wanted: str) -> pd.Series:
-    """The row of the complete trial of this number or Ray trial id; InputError says which there are."""
-    trials = study.trials
-    matching = trials["trial"].map(str) == wanted
-    if "trial_id" in trials:
-        matching |= trials["trial_id"] == wanted
-    if not matching.any():
-        complete = ", ".join(map(str, trials["trial"][is_complete(study)])) or "none"
-        raise InputError(f"trial={one_line(wanted)}: no such trial; complete trials: {complete}")
-    row = trials[matching].iloc[0]
-    if row["state"] != "complete":
-        raise InputError(f"trial={one_line(wanted)}: this trial is {row['state']}; only a complete trial can be picked")
-    return row
+def _yaml(config: dict[str, Any], origin: dict[str, Any], output: Path) -> str:
+    return _comments(["sbp-tune train " + one_line(output), "", *header_lines(origin)]) + yaml_text(config)
 
 
-def _trial(study: StudyResults) -> str:
-    met = " that meets all constraints" if not is_candidate(study).equals(is_complete(study)) else ""
-    return f"complete trial{met}"
+def _json(config: dict[str, Any], origin: dict[str, Any], output: Path) -> str:
+    return json_text({PROVENANCE: origin, **config})
 
 
-def knee_of(study: StudyResults) -> pd.Series:
-    """The row of the knee of the front."""
-    front = trial_front(study)
-    values = pd.concat([useful(study, name)[front.index] for name in study.objectives], axis=1)
-    if front.empty:
-        raise InputError(f"knee: no {_trial(study)} has values for all of {', '.join(study.objectives)}")
-    return front.iloc[knee(values, list(study.objectives.values()))]
+def _python(config: dict[str, Any], origin: dict[str, Any], output: Path) -> str:
+    comments = _comments(["python " + one_line(output), "", *header_lines(origin)])
+    values = pformat(config, width=100, sort_dicts=False)
+    return _SCRIPT.format(comments=comments, config=values, folder=repr(f"results/train/{output.stem}"))
 
 
-def _max_accuracy(study: StudyResults) -> pd.Series:
-    accuracy = metric(study, "val_accuracy").where(is_candidate(study))
-    return _cheapest(study, accuracy == accuracy.max(), f"max-accuracy: no {_trial(study)} has a val_accuracy")
+_SCRIPT = """\
+{comments}
+from pathlib import Path
+
+from sbp_tune.config import check_config
+from sbp_tune.train_run import train_run
+
+CONFIG = {config}
+
+if __name__ == "__main__":
+    # Interrupted, it goes on from the last finished epoch.
+    train_run(check_config(CONFIG, source=__file__), Path({folder}), resume=True)
+"""
+
+_WRITERS: dict[str, Callable[[dict[str, Any], dict[str, Any], Path], str]] = {
+    "yaml": _yaml,
+    "python": _python,
+    "json": _json,
+}
+_FORM_OF = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".py": "python"}
 
 
-def _min_energy(study: StudyResults) -> pd.Series:
-    on_front = study.trials["trial"].isin(trial_front(study)["trial"])
-    return _cheapest(study, on_front & metric(study, "kwh").notna(), "min-energy: no trial on the front has a kwh")
-
-
-def _max_drop(study: StudyResults, points: float) -> pd.Series:
-    accuracy = metric(study, "val_accuracy").where(is_complete(study))
-    control = accuracy.where(is_dense_control(study)).max()
-    best = accuracy.max() if math.isnan(control) else control
-    near = accuracy >= best - points / 100 - 1e-12  # 0.95 - 0.01 is a little more than 0.94
-    allowed = near & is_candidate(study) & metric(study, "kwh").notna()
-    return _cheapest(study, allowed, "max-drop: no such trial has a kwh")
-
-
-def _percentage_points(text: str) -> float:
-    try:
-        points = float(text)
-    except ValueError:
-        points = math.nan
-    if not 0 <= points <= 100:
-        raise InputError(f"max-drop: found {one_line(text)!r}; needs percentage points from 0 to 100, as max-drop=1.5")
-    return points
-
-
-def _cheapest(study: StudyResults, candidates: pd.Series, if_none: str) -> pd.Series:
-    if not candidates.any():
-        raise InputError(if_none)
-    kwh = useful(study, "kwh")[candidates]
-    return study.trials.loc[kwh.sort_values(kind="stable").index[0]]
+def _comments(lines: list[str]) -> str:
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)

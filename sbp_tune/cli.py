@@ -12,6 +12,7 @@ for _module in (
     "searching",
     "reading",
     "tables",
+    "exporting",
     "single",
 ):  # in the order of --help; importing one enters its commands
     import_module(f"sbp_tune.commands.{_module}")

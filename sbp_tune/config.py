@@ -204,9 +204,16 @@ def is_meaningless(key: str, values: dict[str, Any]) -> bool:
     return has_no_effect(rest, inner)
 
 
+PROVENANCE = "provenance"
+"""Key of a config file under which `export` tells where it is from: no part of the config."""
+
+
 def load_config(path: Path | str) -> TrainConfig:
-    """Reads a config file; InputError lists every problem with the file and the dotted key."""
-    return check_config(read_yaml(path), source=str(path))
+    """Reads a config file, YAML or JSON; InputError lists every problem with the file and the dotted key."""
+    data = read_yaml(path)
+    if isinstance(data, dict):
+        data.pop(PROVENANCE, None)
+    return check_config(data, source=str(path))
 
 
 def config_from_text(text: str, source: str = "config") -> TrainConfig:

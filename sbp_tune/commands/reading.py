@@ -1,4 +1,4 @@
-"""Commands that read studies: record, report, energy, dashboard, export."""
+"""Commands that read studies: record, report, energy, dashboard."""
 
 from __future__ import annotations
 
@@ -80,21 +80,3 @@ def dashboard(
         from sbp_tune.study.dashboard import serve_dashboard
 
         serve_dashboard(study_path(study, results), port, typer.echo)
-
-
-@app.command(epilog="Example:  sbp-tune export results/quickstart --pick max-drop=1.0 -o best.yaml")
-def export(
-    study: StudyArgument,
-    pick: Annotated[
-        str, typer.Option(help="knee, max-accuracy, min-energy, max-drop=PP (points below dense), or trial=ID.")
-    ] = "knee",
-    output: Annotated[Path, typer.Option("-o", "--output", help="Config file to write.")] = Path("best.yaml"),
-    results: ResultsOption = DEFAULT_RESULTS,
-) -> None:
-    """Write the config of a trial on the front, ready for `sbp-tune train`."""
-    with errors_as_lines():
-        from analysis.export import export_config
-        from sbp_tune.study.results import load_study
-
-        export_config(load_study(study_path(study, results)), pick, output)
-        typer.echo(output)

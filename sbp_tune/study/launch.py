@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +34,7 @@ from sbp_tune.study.storage import (
     put_back,
     storage_errors,
 )
+from sbp_tune.study.versions import versions
 
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
@@ -136,7 +135,7 @@ def _create(study: Study, path: Path) -> None:
         made = Path(folder) / path.name
         made.mkdir()
         write_text_atomic(made / "study.yaml", yaml_text(study.document))
-        storage = create_study(made, study.file.name, study.objectives, {"versions": _versions()})
+        storage = create_study(made, study.file.name, study.objectives, {"versions": versions()})
         with storage_errors(made):
             try:
                 enqueue_fixed_points(storage, study)
@@ -311,13 +310,3 @@ def _signals(interrupt: Any) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("sbp-tune", "torch", "torchvision", "ray", "optuna"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout that was not installed
-            versions[package] = "unknown"
-    return versions

@@ -5,8 +5,8 @@ import pytest
 from analysis.conclusion import conclusion
 from analysis.controls import compare_with_dense, dense_curve
 from analysis.energy_bill import energy_bill_info
-from analysis.export import pick_trial
 from analysis.pareto import trial_front
+from analysis.picks import pick_trial
 from analysis.trials import useful
 
 

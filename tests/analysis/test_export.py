@@ -1,111 +1,118 @@
+import ast
+import json
 import math
+import runpy
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from analysis.export import export_config, pick_trial
+from analysis import provenance as module
+from analysis.confirmed import MEASURED
+from analysis.export import export_config, json_text
 from sbp_tune.config import check_config, load_config
 from sbp_tune.errors import InputError
+from sbp_tune.files import parse_yaml
 
 NAN = math.nan
-
-
-@pytest.fixture
-def study(build):
-    return build.study(
-        build.control(0.90, 10.0),
-        build.sparse(0.895, 4.0),
-        build.sparse(0.80, 2.0),
-        build.sparse(0.90, 12.0),
-        build.sparse(0.70, 3.0),
-        build.sparse(0.99, 0.1, state="stopped"),
-        build.trial(state="failed"),
-        build.sparse(0.91, NAN),
-    )
-
-
-@pytest.mark.parametrize(
-    ("pick", "trial"),
-    [
-        ("knee", 1),
-        ("max-accuracy", 7),
-        ("min-energy", 2),
-        ("max-drop=0", 0),
-        ("max-drop=0.5", 1),
-        ("max-drop=10", 2),
-        ("max-drop=100", 2),
-        ("trial=4", 4),
-        ("trial=t3", 3),
-    ],
-)
-def test_picks(study, pick, trial):
-    assert pick_trial(study, pick)["trial"] == trial
-
-
-def test_max_accuracy_prefers_less_energy_and_known_energy(build):
-    trials = [build.sparse(0.9, NAN), build.sparse(0.9, 2.0), build.sparse(0.9, 1.0), build.sparse(0.9, 1.0)]
-    assert pick_trial(build.study(*trials), "max-accuracy")["trial"] == 2
-
-
-def test_max_drop_without_a_control_is_from_the_best_trial(build):
-    study = build.study(build.sparse(0.95, 3.0), build.sparse(0.94, 2.0), build.sparse(0.93, 1.0))
-    assert pick_trial(study, "max-drop=1")["trial"] == 1
-
-
-@pytest.mark.parametrize(
-    ("pick", "message"),
-    [
-        ("best", "found 'best'; possible: knee, max-accuracy"),
-        ("knee=2", "possible: knee"),
-        ("max-drop", "max-drop=PP"),
-        ("trial", "trial=ID"),
-        ("", "possible"),
-        ("max-drop=one", "percentage points from 0 to 100"),
-        ("max-drop=-1", "percentage points from 0 to 100"),
-        ("max-drop=nan", "percentage points from 0 to 100"),
-        ("trial=99", "no such trial; complete trials: 0, 1, 2, 3, 4, 7"),
-        ("trial=5", "this trial is stopped"),
-        ("trial=t6", "this trial is failed"),
-    ],
-)
-def test_impossible_picks_say_what_is_possible(study, pick, message):
-    with pytest.raises(InputError, match=message) as raised:
-        pick_trial(study, pick)
-    assert len(str(raised.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize("pick", ["knee", "max-accuracy", "min-energy", "max-drop=1"])
-def test_a_study_without_a_complete_trial_says_what_it_has(build, pick):
-    with pytest.raises(InputError, match=r"no complete trial to pick \(1 failed\)"):
-        pick_trial(build.study(build.trial(state="failed")), pick)
-    with pytest.raises(InputError, match="no trial at all"):
-        pick_trial(build.study(), pick)
-
-
-@pytest.mark.parametrize("pick", ["knee", "max-accuracy", "min-energy", "max-drop=1"])
-def test_trials_without_values_are_never_picked(build, pick):
-    with pytest.raises(InputError, match=pick.partition("=")[0]):
-        pick_trial(build.study(build.trial()), pick)
+FORMS = ("best.yaml", "best.json", "best.py")
 
 
 @pytest.fixture
 def trained(build):
     values = {"val_accuracy": 0.9, "kwh": 1.23e-5, "kwh_measured_share": 0.5, "co2_kg": 4e-6, "device": "cpu"}
-    config = {"optimizer__lr": 1e-5, "optimizer__betas": [0.5, 0.75], "epochs": 3, "sparsity__p0": 0.3}
-    return build.trial("mask", **values, **config)
+    sources = {"kwh_cpu_source": "counter", "kwh_ram_source": "model"}
+    config = {"optimizer__lr": 1e-5, "optimizer__betas": [0.5, 0.75], "epochs": 3, "sparsity__p0": 0.3, "seed": 5}
+    return build.trial("mask", **values, **sources, **config)
 
 
-def test_an_exported_config_is_the_trial_again(build, trained, tmp_path):
+def config_in(path):
+    """The config that a file of any form holds."""
+    if path.suffix != ".py":
+        return load_config(path)
+    assigned = next(node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign))
+    return check_config(ast.literal_eval(assigned.value), source="script")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_exported_config_is_the_trial_again(build, trained, tmp_path, name):
     study = build.study(trained)
-    output = export_config(study, "trial=0", tmp_path / "sub" / "best.yaml")
-    assert load_config(output) == check_config(study.config_of(0), source="trial 0")
-    text = output.read_text()
-    assert text.startswith(f"# sbp-tune train {output}\n")
-    assert "# trial: 0 (t0), picked by trial=0\n" in text
-    assert "# val_accuracy: 90.00 %\n" in text
-    assert "# energy: 12.3 mWh (50 % measured), CO2eq 4.00 mg\n" in text
-    assert "# device: cpu\n" in text
-    assert "torch 2.11.0" in text
+    output = export_config(study, "trial=0", tmp_path / "sub" / name)
+    assert config_in(output) == check_config(study.config_of(0), source="trial 0")
+
+
+def test_the_header_says_where_it_is_from(build, trained, tmp_path):
+    study = build.study(trained)
+    study.versions["git"] = "0123abc dirty"
+    text = export_config(study, "trial=0", tmp_path / "best.yaml").read_text()
+    assert text.startswith(f"# sbp-tune train {tmp_path / 'best.yaml'}\n#\n# study: demo\n")
+    for line in (
+        "trial: 0 (t0), picked by trial=0",
+        "seed: 5",
+        "val. accuracy: 90.00 %",
+        "energy: 12.3 mWh",
+        "CO2eq: 4.00 mg",
+        "confirmed: no; one run with one seed",
+        "energy source: CPU measured (RAPL), RAM modelled; 50 % measured",
+        "device: cpu",
+        "versions: sbp-tune 0.1.0, torch 2.11.0",
+        "git revision: 0123abc dirty",
+    ):
+        assert f"\n# {line}\n" in text
+    script = export_config(study, "trial=0", tmp_path / "best.py").read_text()
+    assert script.splitlines()[1:14] == text.splitlines()[1:14]
+
+
+def test_json_holds_it_as_data(build, trained, tmp_path):
+    found = json.loads(export_config(build.study(trained), "knee", tmp_path / "best.json").read_text())["provenance"]
+    assert (found["study"], found["trial"], found["trial_id"], found["picked_by"]) == ("demo", 0, "t0", "knee")
+    assert found["seed"] == 5 and found["device"] == "cpu" and found["git"] is None and found["confirmed"] is None
+    assert found["metrics"]["kwh"] == 1.23e-5 and found["metrics"]["tflop"] is None
+    assert found["energy_source"] == {"cpu": "counter", "ram": "model"}
+    assert found["versions"] == {"sbp-tune": "0.1.0", "torch": "2.11.0"}
+
+
+def test_what_is_confirmed_comes_with_its_intervals_and_seeds(build, trained, tmp_path, monkeypatch):
+    """Of a trial, and of another with the same config but for the seed, which has the same repeats."""
+    twin = trained | {"config": trained["config"] | {"seed": 6}}
+    study = build.study(build.control(0.9, 2e-5, epochs=3), trained, twin, build.sparse(0.2, 1e-5))
+    rows = [
+        {"point": point, "seed": seed, "state": state, "gpu_uuid": None, **dict.fromkeys(MEASURED, NAN)}
+        | {"test_accuracy": accuracy, "val_accuracy": accuracy, "kwh": kwh, "train_time_s": 1.0}
+        for point, kwh, shift in ((0, 2e-5, 0.0), (1, 1e-5, 0.01))
+        for seed, accuracy, state in (
+            (11, 0.80 + shift, "complete"),
+            (12, 0.84 + shift, "complete"),
+            (13, NAN, "failed"),
+        )
+    ]
+    monkeypatch.setattr(module, "confirmed_runs", lambda _: pd.DataFrame(rows))
+    found = json.loads(export_config(study, "trial=2", tmp_path / "best.json").read_text())["provenance"]
+    assert found["confirmed"]["point"] == 1 and found["confirmed"]["seeds"] == [11, 12]
+    accuracy = found["confirmed"]["metrics"]["test_accuracy"]
+    assert accuracy["mean"] == pytest.approx(0.83) and accuracy["se"] == pytest.approx(0.02)
+    assert accuracy["high"] - accuracy["mean"] == pytest.approx(0.02 * 12.7062, rel=1e-4)  # t, 1 degree of freedom
+    assert found["confirmed"]["metrics"]["kwh_change"]["mean"] == pytest.approx(-0.5)
+    text = export_config(study, "trial=1", tmp_path / "best.yaml").read_text()
+    for line in (
+        "confirmed test accuracy: 83.00 ± 25.41 %",
+        "confirmed energy: 10.0 mWh ± 0.0 %",
+        "confirmed lead over dense of equal energy: +1.00 (+1.00 to +1.00) pp",
+        "confirmed energy vs. full dense: -50.0 % (-50.0 to -50.0)",
+        "confirmed: above; fresh seeds 11, 12; ± and brackets: 95 % intervals",
+    ):
+        assert f"\n# {line}\n" in text
+    assert "confirmed: no" in export_config(study, "trial=3", tmp_path / "best.yaml").read_text()
+
+
+def test_the_form_follows_the_name_unless_it_is_named(build, trained, tmp_path):
+    study = build.study(trained)
+    json.loads(export_config(study, "knee", tmp_path / "best.yaml", "json").read_text())
+    assert export_config(study, "knee", tmp_path / "best.txt").read_text().startswith("# sbp-tune train ")
+    with pytest.raises(InputError, match="as: found 'toml'; possible: yaml, python, json"):
+        export_config(study, "knee", tmp_path / "best.toml", "toml")
 
 
 def test_an_exported_file_may_be_replaced(build, trained, tmp_path):
@@ -116,12 +123,21 @@ def test_an_exported_file_may_be_replaced(build, trained, tmp_path):
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_names_cannot_break_out_of_the_comments(build, trained, tmp_path):
-    name = "a\nepochs: 99\r\x85x: 1\u2028y: 2\x00\x1b[31m\ud800\ufeff"
-    study = build.study(trained | {"device": name.replace("\ud800", "")}, name=name)
-    output = export_config(study, "knee", tmp_path / "best.yaml")
-    assert load_config(output).epochs == 3
-    assert "# study: a epochs: 99 x: 1 y: 2 [31m\n" in output.read_text()
+@pytest.mark.parametrize("name", FORMS)
+def test_names_cannot_break_out_of_the_comments(build, trained, tmp_path, name):
+    hostile = 'a\nepochs: 99\r\x85x: 1\u2028y: 2\x00\x1b[31m\ud800\ufeff"""{}'
+    changed = trained | {"device": hostile.replace("\ud800", "")}
+    study = replace(build.study(changed, name=hostile), versions={"torch\n": "2\nimport os"})
+    output = export_config(study, "knee", tmp_path / name)
+    assert config_in(output).epochs == 3
+    assert 'a epochs: 99 x: 1 y: 2 [31m """{}' in output.read_text().replace("\\", "")
+
+
+@given(st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False, allow_infinity=False) | st.none()))
+def test_json_is_yaml_too(values):
+    text = json_text({"values": values})
+    assert json.loads(text)["values"] == values
+    assert parse_yaml(text, "x")["values"] == values
 
 
 def test_a_config_that_is_none_of_ours_is_an_input_error(build, tmp_path):
@@ -131,11 +147,14 @@ def test_a_config_that_is_none_of_ours_is_an_input_error(build, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_only_what_meets_the_constraints_is_picked(build):
-    study = build.study(build.control(0.95, 3.0), build.sparse(0.9, 2.0), build.sparse(0.94, 0.5))
-    study.study["search"]["constraints"] = ["kwh <= 0.8 * baseline", "peak_rss_gb <= 1"]
-    study.trials["feasible"] = pd.Series([False, True, False], dtype=object)
-    assert {pick_trial(study, pick)["trial"] for pick in ("knee", "max-accuracy", "min-energy", "max-drop=10")} == {1}
-    study.trials["feasible"] = pd.Series([False] * 3, dtype=object)
-    with pytest.raises(InputError, match="no complete trial that meets all constraints"):
-        pick_trial(study, "max-accuracy")
+def test_a_script_trains_and_goes_on_where_it_was_interrupted(build, tmp_path, monkeypatch, capsys):
+    """For real, through the public API; run again, it finds its epochs done."""
+    config = {"data__subset": 64, "model__args__width": 4, "epochs": 2, "device": "cpu", "cpu_threads": 1}
+    script = export_config(
+        build.study(build.trial("mask", val_accuracy=0.5, kwh=1.0, **config)), "knee", tmp_path / "mine.py"
+    )
+    monkeypatch.chdir(tmp_path)
+    for lines in (3, 1):
+        runpy.run_path(str(script), run_name="__main__")
+        assert len(capsys.readouterr().out.splitlines()) == lines
+    assert (tmp_path / "results" / "train" / "mine" / "model.pt").is_file()

@@ -18,6 +18,8 @@ COMMANDS = [
         "energy",
         "export",
         "tables",
+        "compare",
+        "pack",
         "train",
         "spaces",
         "plot-schedule",
@@ -99,6 +101,8 @@ def test_dry_run_shows_space_baselines_trials_and_placement(tmp_path):
         (["energy", "nothing"], "error: nothing: not a study directory"),
         (["tables", "nothing"], "error: nothing: not a study directory"),
         (["export", "nothing", "-o", "x.yaml"], "error: nothing: not a study directory"),
+        (["compare", "none.yaml"], "error: compare: found 1 config; needs two or more"),
+        (["pack", "nothing", "-o", "x/y"], "error: nothing: not a study directory"),
         (["train", "none.yaml"], "error: none.yaml: no such file"),
     ],
 )
