@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         confusion_info,
         energy_bill_info,
         flop_saving_info,
+        fronts_info,
         hypervolume_info,
         importance_info,
         keep_fractions_info,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         plot_energy_bill,
         plot_flop_saving,
         plot_front,
+        plot_fronts,
         plot_hypervolume,
         plot_importance,
         plot_keep_fractions,
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
         usage_info,
     )
     from analysis.pareto import front_mask, hypervolume, knee, study_hypervolume, trial_front
-    from analysis.report import write_report
+    from analysis.recommendation import recommendation
+    from analysis.report import write_comparison, write_report
     from sbp_tune.study.results import StudyResults, load_study
 
 __all__ = [
@@ -62,6 +65,7 @@ __all__ = [
     "export_config",
     "flop_saving_info",
     "front_mask",
+    "fronts_info",
     "hypervolume",
     "hypervolume_info",
     "importance_info",
@@ -77,6 +81,7 @@ __all__ = [
     "plot_energy_bill",
     "plot_flop_saving",
     "plot_front",
+    "plot_fronts",
     "plot_hypervolume",
     "plot_importance",
     "plot_keep_fractions",
@@ -88,6 +93,7 @@ __all__ = [
     "plot_training_curves",
     "plot_usage",
     "read_confirmed",
+    "recommendation",
     "saving_info",
     "slices_info",
     "strategies_info",
@@ -95,6 +101,7 @@ __all__ = [
     "training_curves_info",
     "trial_front",
     "usage_info",
+    "write_comparison",
     "write_report",
 ]
 
@@ -109,6 +116,7 @@ _HOMES = {
         "confusion_info",
         "energy_bill_info",
         "flop_saving_info",
+        "fronts_info",
         "hypervolume_info",
         "importance_info",
         "keep_fractions_info",
@@ -120,6 +128,7 @@ _HOMES = {
         "plot_energy_bill",
         "plot_flop_saving",
         "plot_front",
+        "plot_fronts",
         "plot_hypervolume",
         "plot_importance",
         "plot_keep_fractions",
@@ -137,7 +146,8 @@ _HOMES = {
         "usage_info",
     ),
     "analysis.pareto": ("front_mask", "hypervolume", "knee", "study_hypervolume", "trial_front"),
-    "analysis.report": ("write_report",),
+    "analysis.recommendation": ("recommendation",),
+    "analysis.report": ("write_comparison", "write_report"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
