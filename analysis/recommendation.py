@@ -18,8 +18,8 @@ from analysis.trials import (
     is_dense_control,
     meaningful_config,
     records,
+    searched_config,
     useful,
-    varying_config,
 )
 from sbp_tune.study.results import StudyResults
 
@@ -82,7 +82,7 @@ def words_of(study: StudyResults, trial: int) -> str:
     """A trial's schedule in a few words: 'grid, p 0.5 linear, k 0.02, 25 epochs'."""
     row = study.trials["trial"] == trial
     config = {str(key): value for key, value in meaningful_config(study)[row].iloc[0].items() if value is not None}
-    varying = {str(key): value for key, value in varying_config(study)[row].iloc[0].items() if value is not None}
+    searched = {str(key): value for key, value in searched_config(study)[row].iloc[0].items() if value is not None}
     words = [str(estimator(study)[row].iloc[0])]
     if "sparsity.p0" in config:
         words.append(" ".join(["p", shown(config["sparsity.p0"]), str(config.get("sparsity.schedule", ""))]).strip())
@@ -91,7 +91,7 @@ def words_of(study: StudyResults, trial: int) -> str:
     if "epochs" in config:
         words.append(f"{shown(config['epochs'])} epochs")
     said = {"sparsity.p0", "sparsity.schedule", "sparsity.k", "epochs"}
-    words += [f"{key.removeprefix('sparsity.')} {shown(value)}" for key, value in varying.items() if key not in said]
+    words += [f"{key.removeprefix('sparsity.')} {shown(value)}" for key, value in searched.items() if key not in said]
     return one_line(", ".join(words))
 
 

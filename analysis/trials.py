@@ -103,6 +103,12 @@ def varying_config(study: StudyResults) -> pd.DataFrame:
     return config[[key for key in config if key != _ESTIMATOR and _varies(config[key])]]
 
 
+def searched_config(study: StudyResults) -> pd.DataFrame:
+    """As `varying_config`, without keys that have one value in all trials on which they have an effect."""
+    config = varying_config(study)
+    return config[[key for key in config if config[key].nunique() > 1]]
+
+
 def _varies(column: pd.Series) -> bool:
     present = column.dropna()
     return 0 < len(present) < len(column) or len({str(value) for value in present.unique()}) > 1

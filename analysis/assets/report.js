@@ -75,14 +75,15 @@
   function mark({ plot, link, opacity }) {
     const none = selected.size === 0;
     if (link === "lines") return markLines(plot, opacity, none);
-    const linked = plot.data.flatMap((trace, place) => (Array.isArray(trace.customdata) ? [place] : []));
+    const all = plot.data.map((_, place) => place);
+    const linked = all.filter((place) => Array.isArray(plot.data[place].customdata));
     const chosen = (place) => plot.data[place].customdata.flatMap((trial, at) => (selected.has(trial) ? [at] : []));
     if (link === "curves") { // a trace is a trial
       const some = linked.some((place) => chosen(place).length);
       return Plotly.restyle(plot, { opacity: linked.map((place) => (!some || chosen(place).length ? 1 : 0.12)) }, linked);
     }
-    const points = linked.map((place) => (none ? null : chosen(place)));
-    return Plotly.update(plot, { selectedpoints: points }, { selections: [] }, linked);
+    const points = all.map((place) => (none || !linked.includes(place) ? null : chosen(place)));
+    return Plotly.update(plot, { selectedpoints: points }, { selections: [] }, all);
   }
 
   // Many trials share a trace of lines: the selected ones are drawn once more, above, and the others fade.

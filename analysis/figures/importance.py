@@ -86,7 +86,8 @@ def importance_info(study: StudyResults, evaluator: Evaluator = "ped_anova") -> 
 def plot_importance(study: StudyResults, evaluator: Evaluator = "ped_anova") -> Figure:
     """Horizontal bars, a colour for each objective."""
     info = importance_info(study, evaluator)
-    figure = style.new_figure("Importance (%)", barmode="group")
+    bars = len(info.importance) * len(info.importance.columns)
+    figure = style.new_figure("Importance (%)", barmode="group", height=150 + max(100, 20 * bars))
     if info.problem:
         return style.say(figure, info.problem)
     names = short_names([str(key) for key in info.importance.index])

@@ -85,20 +85,21 @@ def cost(study: StudyResults, found: Recommendation | None, bill: BillInfo | Non
     number = f"{len(study.trials)} trials"
     if bill is None:
         lines = [f"{readable_energy(kwh)} for {number}."]
-        lines.append("Idle machines and the search itself are not known: no meter ran beside the trials.")
+        lines.append("What idle machines and the search itself used is not known.")
         whole = kwh
     else:
         whole, measured = bill.machine.kwh, bill.machine.measured_kwh
         time = readable_metric("train_time_s", bill.seconds)
         lines = [f"{readable_energy(whole)} in {time}: {readable_energy(kwh)} for {number}, the rest beside them."]
     if not math.isnan(measured):
-        lines.append(f"{100 * measured / whole:.0f} % of it is measured, the rest modelled.")
+        share = f"{100 * measured / whole:.0f} % of it is measured, the rest modelled."
+        lines.append(share if measured > 0 else "None of it is measured: all is modelled.")
     if bill is not None and bill.confirmation is not None:
         lines.append(f"Confirmation: {readable_energy(bill.confirmation.machine.kwh)} more.")
     if found is not None and found.dense_kwh > 0:
         text = f"As much as {whole / found.dense_kwh:.3g} trainings of the dearest dense control"
         spared = found.dense_kwh - found.kwh.mean
-        regained = f"; regained after {math.ceil(whole / spared)} of the one to take" if spared > 0 else ""
+        regained = f"; regained after {math.ceil(whole / spared)} trainings by the one to take" if spared > 0 else ""
         lines.append(f"{text}{regained}.")
     return lines
 

@@ -9,7 +9,7 @@ from analysis.confirmed_table import confirmed_table, note
 from analysis.controls import dense_curve
 from analysis.page import paragraph, table
 from analysis.pareto import trial_front
-from analysis.trials import estimator, is_dense_control, metric, varying_config
+from analysis.trials import estimator, is_dense_control, metric, searched_config
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_metric
 
@@ -76,7 +76,7 @@ def trial_table(study: StudyResults, rows: pd.Index) -> pd.DataFrame:
     columns: dict[str, pd.Series] = {"trial": study.trials["trial"][rows], "estimator": estimator(study)[rows]}
     for name, header in _METRIC_HEADERS.items():
         columns[header] = metric(study, name)[rows].map(lambda value, name=name: readable_metric(name, value))
-    config = varying_config(study).loc[rows]
+    config = searched_config(study).loc[rows]
     return pd.concat([pd.DataFrame(columns), config.dropna(axis=1, how="all")], axis=1)
 
 
