@@ -54,7 +54,7 @@ from analysis.text import escaped
 from analysis.trials import devices
 from sbp_tune import __version__
 from sbp_tune.files import write_text_atomic, yaml_text
-from sbp_tune.study.results import StudyResults
+from sbp_tune.study.results import StudyResults, confirmation_path, load_study
 
 _LINKS = (
     "Point at a trial for its config and its energy by component. Click a point or a row, or drag over points, to mark "
@@ -136,9 +136,12 @@ def _searched(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> lis
 
 
 def _training(study: StudyResults, gallery: Gallery) -> list[str]:
+    repeats = confirmation_path(study.path)
+    tested = load_study(repeats) if (repeats / "study.db").is_file() else study
     return [
         *gallery.show(
-            "Strategies", lambda: plot_strategies(study), lambda: strategies_finding(strategies_info(study))
+            "Strategies", lambda: plot_strategies(tested), lambda: strategies_finding(strategies_info(tested)),
+            note="" if tested is study else "Of the confirmed points alone: their repeats with fresh seeds.",
         ),
         *gallery.show(
             "Kept fractions", lambda: plot_keep_fractions(study),
