@@ -30,7 +30,7 @@ def saving_finding(info: SavingInfo) -> str:
     """The largest saving at equal accuracy, and the largest gain at equal energy."""
     lines = []
     if len(info.saving):
-        best = info.saving.loc[info.saving["saving"].idxmax()]
+        best = _largest(info.saving, "saving")
         if best["saving"] > 0:
             lines.append(
                 f"At equal accuracy the largest saving is {100 * best['saving']:.0f} % (trial {best['trial']}, "
@@ -40,7 +40,7 @@ def saving_finding(info: SavingInfo) -> str:
         else:
             lines.append("At no accuracy does sparse training use less energy than dense training.")
     if len(info.gain):
-        best = info.gain.loc[info.gain["gain"].idxmax()]
+        best = _largest(info.gain, "gain")
         if best["gain"] > 0:
             lines.append(
                 f"At equal energy the largest gain is {100 * best['gain']:.2f} percentage points (trial "
@@ -72,13 +72,13 @@ def strategies_finding(info: StrategiesInfo) -> str:
     if bars.empty:
         return ""
     models = bars["model"].nunique() > 1
-    best = bars.loc[bars[info.accuracy].idxmax()]
+    best = _largest(bars, info.accuracy)
     name = info.accuracy.replace("_", " ").replace("val ", "validation ")
     accuracy = f"{_spread(best, info.accuracy)} {name}"
     text = f"The most accurate strategy is {best['strategy']}{_on(best, models)} with {accuracy}"
     priced = bars.dropna(subset=["kwh"])
     if len(priced):
-        least = priced.loc[priced["kwh"].idxmin()]
+        least = _largest(priced.assign(less=-priced["kwh"]), "less")
         same = least.name == best.name
         text += (
             ", also the one of least energy"
@@ -104,8 +104,11 @@ def keep_fractions_finding(info: KeepFractionsInfo) -> str:
     means = kept.groupby(info.epochs["trial"]).mean().dropna()
     if means.empty:
         return ""
-    texts = [f"trial {trial} ({info.estimators[trial]}) {100 * mean:.0f} %" for trial, mean in means.items()]
-    return f"On average over the epochs, the share of the backward pass that is kept: {_list(texts)}."
+    texts = [
+        f"trial {trial} ({info.estimators[trial]}) {100 * mean:.0f} %"
+        for trial, mean in zip(map(int, means.index), means, strict=True)
+    ]
+    return f"Kept on average over the epochs: {_list(texts)}."
 
 
 def slices_finding(info: SlicesInfo) -> str:
@@ -218,6 +221,11 @@ def attainment_finding(info: AttainmentInfo) -> str:
         return ""
     one, every = (readable_metric(info.y, float(best[level])) for level in (best.index[0], best.index[-1]))
     return f"Of {info.studies} repeats at least one reaches {one}; what all of them reach ends at {every}."
+
+
+def _largest(rows: pd.DataFrame, column: str) -> pd.Series:
+    """The row of the largest value; of several, the first."""
+    return rows.iloc[int(rows[column].to_numpy(dtype=float).argmax())]
 
 
 def _on(bar: pd.Series, models: bool) -> str:

@@ -62,7 +62,7 @@ def plot_machine_bill(study: StudyResults) -> Figure:
     info = machine_bill_info(study)
     totals = info.lines.sum(axis=1)
     axis = axis_of("kwh", totals)
-    figure = style.new_figure(axis.title, barmode="stack", height=150 + 42 * len(info.lines))
+    figure = style.new_figure(axis.title, barmode="stack", showlegend=True, height=150 + 42 * len(info.lines))
     labels = [f"{name}: {readable_energy(total)}" for name, total in totals.items()]
     for source in _SOURCES:
         values = info.lines[source]

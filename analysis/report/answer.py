@@ -25,7 +25,7 @@ def answer(study: StudyResults, found: Recommendation | None, bill: BillInfo | N
         "What the search cost": cost(study, found, bill),
     }
     html = "".join(
-        f"<div><h2>{escaped(title)}</h2>{paragraph(first, 'main')}{''.join(map(paragraph, others))}</div>"
+        f"<div><h2>{escaped(title)}</h2>{paragraph(first, 'main')}{''.join(map(_line, others))}</div>"
         for title, (first, *others) in cards.items()
     )
     return [f'<div class="answer">{html}</div>', paragraph(f"The rule: {RULE}.", "note")]
@@ -36,9 +36,10 @@ def take(study: StudyResults, found: Recommendation | None) -> list[str]:
     if found is None:
         return ["Nothing yet", _nothing(study)]
     command = f"sbp-tune export {shlex.quote(str(study.path))} --pick trial={found.trial} -o best.yaml"
-    lead = "Dense training: " if found.is_dense else ""
     words = words_of(study, found.trial)
-    return [f"{lead}trial {found.trial}: {words}", f"{_accuracy(found)} for {_energy(found.kwh)}.", command]
+    if found.is_dense:
+        words = f"D{words[1:]}".replace("Dense", "Dense training", 1)
+    return [f"{words} (trial {found.trial})", f"{_accuracy(found)} for {_energy(found.kwh)}.", command]
 
 
 def saves(found: Recommendation | None) -> str:
@@ -70,7 +71,7 @@ def how_sure(study: StudyResults, found: Recommendation | None, bill: BillInfo |
     else:
         points = "front" if found.is_dense else f"trial={found.trial}"
         lines = ["Not confirmed: one run with one seed."]
-        lines.append(f"sbp-tune confirm {shlex.quote(str(study.path))} --points {points} --seeds 3 repeats it.")
+        lines.append(f"sbp-tune confirm {shlex.quote(str(study.path))} --points {points} --seeds 3")
     if found.confirmed and (leads := unconfirmed_leads(study)):
         lines.append(f"Above the curve with one seed, and not confirmed: {_trials(leads)}.")
     return [*lines, *_meter(study, found, bill)]
@@ -102,6 +103,10 @@ def cost(study: StudyResults, found: Recommendation | None, bill: BillInfo | Non
         regained = f"; regained after {math.ceil(whole / spared)} trainings by the one to take" if spared > 0 else ""
         lines.append(f"{text}{regained}.")
     return lines
+
+
+def _line(text: str) -> str:
+    return paragraph(text, "command" if text.startswith("sbp-tune ") else "")
 
 
 def percent(value: Interval) -> str:

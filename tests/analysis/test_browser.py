@@ -57,7 +57,7 @@ def study(build, tmp_path):
     energy = {"kwh_cpu": 6e-6, "kwh_ram": 1e-6, "kwh_measured_share": 0.5, "device": "cpu"}
 
     def cost(kwh):
-        return {"kwh": kwh, "co2_kg": kwh / 3, "train_time_s": 1e6 * kwh, "tflop": 1e5 * kwh, "epoch": 2.0, **energy}
+        return {"kwh": kwh, "co2_kg": kwh / 3, "train_time_s": 2e6 * kwh, "tflop": 1e5 * kwh, "epoch": 2.0, **energy}
 
     controls = [build.trial("dense", val_accuracy=0.7 + n / 10, **cost(1e-5 * (n + 1))) for n in range(3)]
     sparse = [

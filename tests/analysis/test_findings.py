@@ -65,7 +65,7 @@ def test_kept_fractions(build):
     study = build.study(build.control(0.5, 1.0), build.sparse(0.9, 0.5))
     study.configs[1] = {"epochs": 2, "sparsity": {"estimator": "mask", "p0": 0.5}}
     text = findings.keep_fractions_finding(figures.keep_fractions_info(study, [1]))
-    assert text.endswith("that is kept: trial 1 (batch_slice) 50 %.")
+    assert text == "Kept on average over the epochs: trial 1 (batch_slice) 50 %."
 
 
 def test_slices_and_parallel(build):

@@ -126,7 +126,7 @@ def test_no_text_ends_the_data_of_a_figure(build, tmp_path):
 def test_the_first_screen_answers(study, tmp_path):
     text = body(written(study, tmp_path))
     # dense training of 88 % costs 2.6 times 10 mWh, and of 20 mWh it has 85 %
-    assert "trial 2: batch_slice, p 0.5, 5 epochs" in text
+    assert "batch_slice, p 0.5, 5 epochs (trial 2)" in text
     assert "23 % less energy than dense training of equal accuracy; 3.00 pp more accuracy" in text
     assert "It is less accurate than the best dense control by over a point." in text
     assert "Not confirmed: one run with one seed." in text and "--points trial=2 --seeds 3" in text
@@ -136,7 +136,7 @@ def test_the_first_screen_answers(study, tmp_path):
 def test_the_first_screen_says_where_nothing_is_gained(build, tmp_path):
     controls = [build.control(0.8, 1.0), build.control(0.9, 3.0)]
     text = body(written(build.study(*controls, build.sparse(0.7, 2.0)), tmp_path))
-    assert "No sparse point lies above the dense control." in text and "Dense training: trial 1" in text
+    assert "No sparse point lies above the dense control." in text and "Dense training (trial 1)" in text
     text = body(written(build.study(build.sparse(0.7, 2.0)), tmp_path))
     assert "Nothing yet" in text and "No dense control is complete" in text
 
