@@ -104,10 +104,8 @@ def keep_fractions_finding(info: KeepFractionsInfo) -> str:
     means = kept.groupby(info.epochs["trial"]).mean().dropna()
     if means.empty:
         return ""
-    texts = [
-        f"trial {trial} ({info.estimators[trial]}) {100 * mean:.0f} %"
-        for trial, mean in zip(map(int, means.index), means, strict=True)
-    ]
+    pairs = zip(map(int, means.index), means, strict=True)
+    texts = [f"trial {trial} ({info.estimators[trial]}) {100 * mean:.0f} %" for trial, mean in pairs]
     return f"Kept on average over the epochs: {_list(texts)}."
 
 

@@ -121,7 +121,7 @@ def drag(page, left, top, right, bottom):
     page.mouse.up()
 
 
-SELECTED = "document.querySelector('#selection p').textContent"
+SELECTED = "text => document.querySelector('#selection p').textContent.includes(text)"
 IN_PARALLEL = "figure => [...new Set(figure.querySelector('.plot').data.at(-1).customdata)].sort((a, b) => a - b)"
 IN_FRONT = """figure => figure.querySelector('.plot').data
   .flatMap(t => (t.selectedpoints ?? []).map(at => t.customdata[at])).sort((a, b) => a - b)"""
@@ -143,7 +143,7 @@ def test_hover_toggle_and_linked_selection(opened, study, tmp_path):
     assert front.evaluate("figure => figure.querySelector('.plot').data.map(t => t.x)") != before
 
     page.mouse.click(*point_of(front, 6))
-    page.wait_for_function(f"{SELECTED}.includes('trial 6')")
+    page.wait_for_function(SELECTED, arg="trial 6")
     assert parallel.evaluate(IN_PARALLEL) == [6] == front.evaluate(IN_FRONT)
     assert "sparsity.p0" in page.locator("#selection p").nth(1).text_content()
     page.keyboard.press("Escape")
@@ -152,7 +152,7 @@ def test_hover_toggle_and_linked_selection(opened, study, tmp_path):
 
     left, top, right, bottom = area_of(front)
     drag(page, left + 2, top + 2, right - 2, bottom - 2)
-    page.wait_for_function(f"{SELECTED}.includes('27 trials')")  # the stopped one is out of sight
+    page.wait_for_function(SELECTED, arg="27 trials")  # the stopped one is out of sight
     assert parallel.evaluate(IN_PARALLEL) == list(range(27))
     assert page.locator("tr.selected").count() > 3
     page.locator("#selection button").click()
@@ -160,13 +160,13 @@ def test_hover_toggle_and_linked_selection(opened, study, tmp_path):
     left, top, right, bottom = area_of(parallel)
     # accuracy is the first axis: its upper part
     drag(page, left + 0.75 * (right - left), top + 2, right - 2, top + 0.12 * (bottom - top))
-    page.wait_for_function(f"{SELECTED}.includes('trials')")
+    page.wait_for_function(SELECTED, arg="trials")
     chosen = front.evaluate(IN_FRONT)
     accuracy = study.trials["val_accuracy"][:27]
     assert 0 < len(chosen) < 15 and accuracy[chosen].min() > accuracy[~accuracy.index.isin(chosen)].max()
 
     page.locator("tr[data-trial='2']").first.click()
-    page.wait_for_function(f"{SELECTED}.includes('trial 2')")
+    page.wait_for_function(SELECTED, arg="trial 2")
     assert front.evaluate(IN_FRONT) == [2]
     assert wrong == []
 
