@@ -6,6 +6,7 @@
   const plots = [];
   const texts = new Map(); // what a trial says of itself, by number
   let selected = new Set();
+  let busy = 0; // figures that are being marked, which is no choice of the reader's
 
   async function draw(box) {
     const plot = box.querySelector(".plot");
@@ -23,8 +24,9 @@
     if (tools) addTools(box, plot);
     if (!link) return;
     plots.push({ plot, link, opacity });
-    plot.on("plotly_selected", (event) => event && select(trialsOf(event)));
-    plot.on("plotly_deselect", () => select([]));
+    // Plotly also says so whenever it draws anew: only what a reader dragged has a range or a lasso
+    plot.on("plotly_selected", (event) => !busy && (event?.range || event?.lassoPoints) && select(trialsOf(event)));
+    plot.on("plotly_deselect", () => busy || select([]));
     plot.on("plotly_click", (event) => toggle(trialsOf(event)[0], event.event));
     if (link === "points") plot.data.forEach((trace) => (trace.text ?? []).forEach?.((text, place) => {
       const trial = trace.customdata?.[place];
@@ -65,7 +67,10 @@
 
   function select(trials) {
     selected = new Set(trials);
-    plots.forEach(mark);
+    for (const plot of plots) {
+      busy += 1;
+      mark(plot).finally(() => { busy -= 1; });
+    }
     for (const row of document.querySelectorAll("tr[data-trial]")) {
       row.classList.toggle("selected", selected.has(Number(row.dataset.trial)));
     }
