@@ -104,9 +104,15 @@ def varying_config(study: StudyResults) -> pd.DataFrame:
 
 
 def searched_config(study: StudyResults) -> pd.DataFrame:
-    """As `varying_config`, without keys that have one value in all trials on which they have an effect."""
+    """As `varying_config`, without keys that have one value in all trials on which they have an effect.
+
+    The keep fraction's own keys stay: of a single sparse trial they say what it is.
+    """
     config = varying_config(study)
-    return config[[key for key in config if config[key].nunique() > 1]]
+    return config[[key for key in config if key in _SCHEDULE or config[key].nunique() > 1]]
+
+
+_SCHEDULE = ("sparsity.schedule", "sparsity.p0", "sparsity.k")
 
 
 def _varies(column: pd.Series) -> bool:

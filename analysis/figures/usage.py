@@ -62,7 +62,11 @@ def usage_info(study: StudyResults) -> UsageInfo:
 
 def plot_usage(study: StudyResults) -> Figure:
     """A panel for GPUs, their power, cores and memory each, where something was read; a line a device."""
-    info = usage_info(study)
+    return draw_usage(usage_info(study))
+
+
+def draw_usage(info: UsageInfo) -> Figure:
+    """`plot_usage` of data that is there already."""
     quantities = [name for name in PANELS if name in set(info.usage["quantity"])]
     if not quantities:
         return style.say(style.new_figure(), "No energy ledger: nothing metered this study.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -34,6 +35,9 @@ from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_energy, readable_metric
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 
 def write_comparison(studies: Sequence[StudyResults], output: Path) -> Path:
     """Writes the report of several studies in any state to `output`, as `write_report` does of one; that path.
@@ -51,8 +55,7 @@ def write_comparison(studies: Sequence[StudyResults], output: Path) -> Path:
         ("Repeats", "repeats"): _repeats(studies, gallery),
         ("Strategies", "strategies"): gallery.show(
             "Accuracy, energy and time",
-            lambda: plot_strategies(*studies),
-            lambda: strategies_finding(strategies_info(*studies)),
+            lambda: (plot_strategies(*studies), strategies_finding(strategies_info(*studies))),
         ),
         **{
             (f"Study {name}", f"study-{place}"): _study(study, best)
@@ -112,7 +115,7 @@ def _than(best: Recommendation) -> str:
 
 def _fronts(studies: Sequence[StudyResults], gallery: Gallery) -> list[str]:
     return gallery.show(
-        "The fronts", lambda: plot_fronts(*studies), lambda: _sizes(studies),
+        "The fronts", lambda: (plot_fronts(*studies), _sizes(studies)),
         note="Full lines and points: the front of each study. Dashed, with rings: its dense controls.",
     )  # fmt: skip
 
@@ -124,16 +127,17 @@ def _sizes(studies: Sequence[StudyResults]) -> str:
 
 
 def _hypervolume(studies: Sequence[StudyResults], gallery: Gallery) -> list[str]:
-    def finding() -> str:
+    def make() -> tuple[Figure, str]:
         history = hypervolume_info(*studies).history
         last = history.groupby("study").tail(1).set_index("study")
         texts = [
             f"{name} {100 * last['share'][place]:.1f} % for {readable_energy(last['kwh'][place])}"
             for place, name in enumerate(study_names(studies))
         ]
-        return f"Hypervolume at the end, from one reference point for all: {'; '.join(texts)}."
+        said = f"Hypervolume at the end, from one reference point for all: {'; '.join(texts)}."
+        return plot_hypervolume(*studies), said
 
-    return gallery.show("Hypervolume of the fronts", lambda: plot_hypervolume(*studies), finding)
+    return gallery.show("Hypervolume of the fronts", make)
 
 
 def _repeats(studies: Sequence[StudyResults], gallery: Gallery) -> list[str]:
@@ -144,8 +148,7 @@ def _repeats(studies: Sequence[StudyResults], gallery: Gallery) -> list[str]:
         return []
     return gallery.show(
         "Attainment surfaces",
-        lambda: plot_attainment(studies),
-        lambda: attainment_finding(attainment_info(studies)),
+        lambda: (plot_attainment(studies), attainment_finding(attainment_info(studies))),
     )
 
 

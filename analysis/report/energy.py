@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from analysis.bill import BillInfo, bill_info
 from analysis.bill_tables import LINE_NAMES, energy, sentences
 from analysis.energy_bill import COMPONENTS, energy_bill_info
-from analysis.figures import (
-    machine_bill_info,
-    plot_energy_bill,
-    plot_machine_bill,
-    plot_usage,
-    usage_info,
-)
+from analysis.figures import machine_bill_info, plot_energy_bill, usage_info
+from analysis.figures.machine_bill import billed_info, draw_machine_bill
+from analysis.figures.usage import draw_usage
 from analysis.findings import machine_bill_finding, usage_finding
 from analysis.page import paragraph, table
 from analysis.report.gallery import Gallery
 from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_energy, readable_metric
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 def ledger_bill(study: StudyResults) -> tuple[BillInfo | None, list[str]]:
@@ -41,21 +42,24 @@ def energy_section(study: StudyResults, bill: BillInfo | None, problems: list[st
     machines = _machines(bill, problems)
     text = "All trials, the stopped and failed ones included; not the idle time of the machines between trials"
     text += ", which is below." if machines else "."
+
+    def everything() -> tuple[Figure, str]:
+        info = machine_bill_info(study) if bill is None else billed_info(bill)
+        return draw_machine_bill(info), machine_bill_finding(info)
+
+    def usage() -> tuple[Figure, str]:
+        info = usage_info(study)
+        return draw_usage(info), usage_finding(info)
+
     return [
         paragraph(text, "note"),
-        *gallery.show("Energy of the trials", lambda: plot_energy_bill(study), lambda: _groups_finding(found.groups)),
+        *gallery.show("Energy of the trials", lambda: (plot_energy_bill(study), _groups_finding(found.groups))),
         table(parts.rename(columns={"kwh": "energy"})) if len(parts) else "",
         table(_group_table(found.groups, found.total)),
-        *gallery.show(
-            "Where all the energy went",
-            lambda: plot_machine_bill(study),
-            lambda: machine_bill_finding(machine_bill_info(study)),
-        ),
+        *gallery.show("Where all the energy went", everything),
         *machines,
-        *gallery.show(
-            "Use of the machines", lambda: plot_usage(study), lambda: usage_finding(usage_info(study))
-        ),
-    ]  # fmt: skip
+        *gallery.show("Use of the machines", usage),
+    ]
 
 
 def _groups_finding(groups: pd.DataFrame) -> str:

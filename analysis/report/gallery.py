@@ -26,23 +26,22 @@ class Gallery:
     def show(
         self,
         title: str,
-        draw: Callable[[], Figure],
-        finding: Callable[[], str] = str,
+        make: Callable[[], tuple[Figure, str]],
         link: Link = "",
         tools: bool = False,
         note: str = "",
     ) -> list[str]:
         """A figure under its title, with what it shows in a sentence; nothing where there is no data for it.
 
-        draw and finding are called here. An InputError of theirs means that the study has no such data; any other
-        error is a fault, which the page names and the log keeps whole.
+        make, called here, gives the figure and the sentence. An InputError of it means that the study has no such
+        data; any other error is a fault, which the page names and the log keeps whole.
         """
         try:
-            figure = draw()
+            figure, said = make()
             if reason := style.nothing_to_show(figure):
                 self.left_out[title] = reason
                 return []
-            said, drawing = finding(), figure_html(figure, link, tools)
+            drawing = figure_html(figure, link, tools)
         except InputError as error:
             self.left_out[title] = str(error)
             return []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,18 +21,18 @@ from analysis.figures import (
     plot_flop_saving,
     plot_front,
     plot_hypervolume,
-    plot_importance,
     plot_keep_fractions,
     plot_parallel,
     plot_saving,
     plot_slices,
-    plot_strategies,
     plot_training_curves,
     saving_info,
     slices_info,
     strategies_info,
     training_curves_info,
 )
+from analysis.figures.importance import draw_importance
+from analysis.figures.strategies import draw_strategies
 from analysis.findings import (
     confusion_finding,
     flop_saving_finding,
@@ -55,6 +57,9 @@ from analysis.trials import devices
 from sbp_tune import __version__
 from sbp_tune.files import write_text_atomic, yaml_text
 from sbp_tune.study.results import StudyResults, confirmation_path, load_study
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 _LINKS = (
     "Point at a trial for its config and its energy by component. Click a point or a row, or drag over points, to mark "
@@ -101,12 +106,13 @@ def _front(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> list[s
     note = drawn_note(study, drawn)
     return [
         *gallery.show(
-            "The front", lambda: plot_front(drawn), lambda: " ".join(against_dense(study)),
+            "The front", lambda: (plot_front(drawn), " ".join(against_dense(study))),
             link="points", tools=True, note=f"{_LINKS} {note}".strip(),
         ),
         *gallery.show(
-            "All searched values at once", lambda: plot_parallel(drawn),
-            lambda: parallel_finding(parallel_info(study), study.objectives), link="lines", tools=True,
+            "All searched values at once",
+            lambda: (plot_parallel(drawn), parallel_finding(parallel_info(study), study.objectives)),
+            link="lines", tools=True,
             note="A line is a trial, lighter for a better first objective. Drag over an axis to mark trials.",
         ),
     ]  # fmt: skip
@@ -116,21 +122,25 @@ def _dense(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> list[s
     return [
         *control_table(study),
         *gallery.show(
-            "Sparse against dense", lambda: plot_saving(study), lambda: saving_finding(saving_info(study)),
+            "Sparse against dense", lambda: (plot_saving(study), saving_finding(saving_info(study))),
             note="Of single runs: the best of several trials is partly luck, which repeats with fresh seeds undo.",
         ),
         *gallery.show(
-            "FLOPs saved and energy saved", lambda: plot_flop_saving(drawn),
-            lambda: flop_saving_finding(flop_saving_info(study)), link="points",
+            "FLOPs saved and energy saved",
+            lambda: (plot_flop_saving(drawn), flop_saving_finding(flop_saving_info(study))), link="points",
         ),
     ]  # fmt: skip
 
 
 def _searched(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> list[str]:
+    def importance() -> tuple[Figure, str]:
+        info = importance_info(study)
+        return draw_importance(info), importance_finding(info)
+
     return [
-        *gallery.show("Importance", lambda: plot_importance(study), lambda: importance_finding(importance_info(study))),
+        *gallery.show("Importance", importance),
         *gallery.show(
-            "One value at a time", lambda: plot_slices(drawn), lambda: slices_finding(slices_info(study)), link="points"
+            "One value at a time", lambda: (plot_slices(drawn), slices_finding(slices_info(study))), link="points"
         ),
     ]
 
@@ -138,39 +148,42 @@ def _searched(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> lis
 def _training(study: StudyResults, gallery: Gallery) -> list[str]:
     repeats = confirmation_path(study.path)
     tested = load_study(repeats) if (repeats / "study.db").is_file() else study
+
+    def strategies() -> tuple[Figure, str]:
+        info = strategies_info(tested)
+        return draw_strategies(info), strategies_finding(info)
+
     return [
         *gallery.show(
-            "Strategies", lambda: plot_strategies(tested), lambda: strategies_finding(strategies_info(tested)),
+            "Strategies", strategies,
             note="" if tested is study else "Of the confirmed points alone: their repeats with fresh seeds.",
         ),
         *gallery.show(
-            "Kept fractions", lambda: plot_keep_fractions(study),
-            lambda: keep_fractions_finding(keep_fractions_info(study)), link="curves",
+            "Kept fractions",
+            lambda: (plot_keep_fractions(study), keep_fractions_finding(keep_fractions_info(study))), link="curves",
         ),
         *gallery.show(
-            "Training curves", lambda: plot_training_curves(study),
-            lambda: training_curves_finding(training_curves_info(study)), link="curves",
+            "Training curves",
+            lambda: (plot_training_curves(study), training_curves_finding(training_curves_info(study))), link="curves",
         ),
     ]  # fmt: skip
 
 
 def _search(study: StudyResults, gallery: Gallery) -> list[str]:
-    return gallery.show(
-        "Hypervolume", lambda: plot_hypervolume(study), lambda: hypervolume_finding(hypervolume_info(study))
-    )
+    return gallery.show("Hypervolume", lambda: (plot_hypervolume(study), hypervolume_finding(hypervolume_info(study))))
 
 
 def _tested(study: StudyResults, gallery: Gallery) -> list[str]:
     """The confusion matrix of every run that `sbp-tune train -o` has put into the study's directory."""
     parts = []
     for file in sorted(study.path.glob("*/result.json")):
-        run = file.parent
-        parts += gallery.show(
-            f"Confusions of {run.name}",
-            lambda run=run: plot_confusion(run),  # type: ignore[misc]
-            lambda run=run: confusion_finding(confusion_info(run)),  # type: ignore[misc]
-        )
+        make = partial(_confusion, file.parent)
+        parts += gallery.show(f"Confusions of {file.parent.name}", make)
     return parts
+
+
+def _confusion(run: Path) -> tuple[Figure, str]:
+    return plot_confusion(run), confusion_finding(confusion_info(run))
 
 
 def _facts(study: StudyResults) -> list[str]:
