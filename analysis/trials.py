@@ -104,12 +104,13 @@ def varying_config(study: StudyResults) -> pd.DataFrame:
 
 
 def searched_config(study: StudyResults) -> pd.DataFrame:
-    """As `varying_config`, without keys that have one value in all trials on which they have an effect.
+    """As `varying_config`, without keys of sparsity that differ between trials only in that dense ones have none.
 
-    The keep fraction's own keys stay: of a single sparse trial they say what it is.
+    Those of the schedule stay: of a single sparse trial they say what it is.
     """
     config = varying_config(study)
-    return config[[key for key in config if key in _SCHEDULE or config[key].nunique() > 1]]
+    constant = [key for key in config if key.startswith("sparsity.") and config[key].nunique() < 2]
+    return config.drop(columns=[key for key in constant if key not in _SCHEDULE])
 
 
 _SCHEDULE = ("sparsity.schedule", "sparsity.p0", "sparsity.k")

@@ -118,8 +118,9 @@ def _frame(figure: Figure, info: ParetoFrontInfo, y_axis: Axis) -> None:
     ends = pd.concat([repeats["y"] - repeats["y_half"], repeats.sum(axis=1)])
     complete = pd.concat([info.points.loc[info.points["role"] != "stopped", "y"], repeats["y"]])
     low, high = complete.min(), complete.max()
-    span = high - low
-    low, high = min(low, max(ends.min(), low - span / 4)), max(high, min(ends.max(), high + span / 4))
+    if len(ends):
+        more = (high - low) / 4
+        low, high = min(low, max(ends.min(), low - more)), max(high, min(ends.max(), high + more))
     every = pd.concat([info.points["y"], ends])
     if len(complete) and 0 < high - low < (every.max() - every.min()) * 0.6:
         margin = 0.08 * (high - low)
