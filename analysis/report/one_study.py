@@ -147,16 +147,16 @@ def _searched(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> lis
 
 def _training(study: StudyResults, gallery: Gallery) -> list[str]:
     repeats = confirmation_path(study.path)
-    tested = load_study(repeats) if (repeats / "study.db").is_file() else study
+    repeated = (repeats / "study.db").is_file()
 
     def strategies() -> tuple[Figure, str]:
-        info = strategies_info(tested)
+        info = strategies_info(load_study(repeats) if repeated else study)
         return draw_strategies(info), strategies_finding(info)
 
     return [
         *gallery.show(
             "Strategies", strategies,
-            note="" if tested is study else "Of the confirmed points alone: their repeats with fresh seeds.",
+            note="Of the confirmed points alone: their repeats with fresh seeds." if repeated else "",
         ),
         *gallery.show(
             "Kept fractions",

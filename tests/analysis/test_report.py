@@ -6,11 +6,14 @@ import sys
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from analysis import report
 from analysis.report import write_comparison, write_report
 from analysis.report.drawn import drawn_trials
+from sbp_tune.cli import app
 from sbp_tune.errors import InputError
+from sbp_tune.study.storage import create_study
 
 NAN = math.nan
 EVIL = "<script>alert('x')</script>"
@@ -215,3 +218,20 @@ def test_studies_in_every_state_are_compared(build, tmp_path):
     studies = [replace(build.study(*trials), path=tmp_path / str(n)) for n, trials in enumerate(states)]
     text = write_comparison(studies, tmp_path / "all.html").read_text(encoding="utf-8")
     assert text.count("<h2>Study demo") == len(studies) and "could not be drawn" not in body(text).split("<script>")[0]
+
+
+def test_the_command_takes_one_study_or_several(tmp_path, monkeypatch):
+    objectives = {"val_accuracy": "max", "kwh": "min"}
+    for name in ("one", "two"):
+        path = tmp_path / "results" / name
+        path.mkdir(parents=True)
+        (path / "study.yaml").write_text(f"name: {name}\nobjectives: {json.dumps(objectives)}\n")
+        create_study(path, name, objectives, {}).ask()
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+    assert run(app, ["report", "one"]).stdout.strip() == "results/one/report.html"
+    both = run(app, ["report", "one", "two"])
+    assert both.exit_code == 0 and both.stdout.strip() == "report.html", both.output
+    assert "<h1>one · two</h1>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    twice = run(app, ["report", "one", "results/one"])
+    assert twice.exit_code == 2 and twice.stderr.startswith("error: report: found results/one")
