@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -81,9 +82,10 @@ def unconfirmed_leads(study: StudyResults) -> list[int]:
 def words_of(study: StudyResults, trial: int) -> str:
     """A trial's schedule in a few words: 'grid, p 0.5 linear, k 0.02, 25 epochs'."""
     row = study.trials["trial"] == trial
-    config = {str(key): value for key, value in meaningful_config(study)[row].iloc[0].items() if value is not None}
+    alone = dataclasses.replace(study, trials=study.trials[row])
+    config = {str(key): value for key, value in meaningful_config(alone).iloc[0].items() if value is not None}
     searched = {str(key): value for key, value in searched_config(study)[row].iloc[0].items() if value is not None}
-    words = [str(estimator(study)[row].iloc[0])]
+    words = [str(estimator(alone).iloc[0])]
     if "sparsity.p0" in config:
         words.append(" ".join(["p", shown(config["sparsity.p0"]), str(config.get("sparsity.schedule", ""))]).strip())
     if "sparsity.k" in config:

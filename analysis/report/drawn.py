@@ -39,6 +39,7 @@ def drawn_note(study: StudyResults, drawn: StudyResults) -> str:
     if drawn is study:
         return ""
     return (
-        f"The figures of points draw {len(drawn.trials)} of the {len(study.trials)} trials: the front, the controls of "
-        "the dense curve, what was confirmed, and a random sample of the others. Sentences and tables are of all."
+        "The figures of points, and the sentences above those of searched values and FLOPs, are of "
+        f"{len(drawn.trials)} of the {len(study.trials)} trials: the front, the controls of the dense curve, what was "
+        "confirmed, and a random sample of the others. All else is of all trials."
     )

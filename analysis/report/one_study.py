@@ -111,7 +111,7 @@ def _front(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> list[s
         ),
         *gallery.show(
             "All searched values at once",
-            lambda: (plot_parallel(drawn), parallel_finding(parallel_info(study), study.objectives)),
+            lambda: (plot_parallel(drawn), parallel_finding(parallel_info(drawn), study.objectives)),
             link="lines", tools=True,
             note="A line is a trial, lighter for a better first objective. Drag over an axis to mark trials.",
         ),
@@ -127,7 +127,7 @@ def _dense(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> list[s
         ),
         *gallery.show(
             "FLOPs saved and energy saved",
-            lambda: (plot_flop_saving(drawn), flop_saving_finding(flop_saving_info(study))), link="points",
+            lambda: (plot_flop_saving(drawn), flop_saving_finding(flop_saving_info(drawn))), link="points",
         ),
     ]  # fmt: skip
 
@@ -140,7 +140,7 @@ def _searched(study: StudyResults, drawn: StudyResults, gallery: Gallery) -> lis
     return [
         *gallery.show("Importance", importance),
         *gallery.show(
-            "One value at a time", lambda: (plot_slices(drawn), slices_finding(slices_info(study))), link="points"
+            "One value at a time", lambda: (plot_slices(drawn), slices_finding(slices_info(drawn))), link="points"
         ),
     ]
 
