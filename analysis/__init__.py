@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         confusion_info,
         energy_bill_info,
         flop_saving_info,
+        fronts_info,
         hypervolume_info,
         importance_info,
         keep_fractions_info,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         plot_energy_bill,
         plot_flop_saving,
         plot_front,
+        plot_fronts,
         plot_hypervolume,
         plot_importance,
         plot_keep_fractions,
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
     from analysis.pareto import front_mask, hypervolume, knee, study_hypervolume, trial_front
     from analysis.picks import pick_trial
     from analysis.provenance import provenance
-    from analysis.report import write_report
+    from analysis.recommendation import recommendation
+    from analysis.report import write_comparison, write_report
     from sbp_tune.study.results import StudyResults, load_study
 
 __all__ = [
@@ -66,6 +69,7 @@ __all__ = [
     "export_config",
     "flop_saving_info",
     "front_mask",
+    "fronts_info",
     "hypervolume",
     "hypervolume_info",
     "importance_info",
@@ -81,6 +85,7 @@ __all__ = [
     "plot_energy_bill",
     "plot_flop_saving",
     "plot_front",
+    "plot_fronts",
     "plot_hypervolume",
     "plot_importance",
     "plot_keep_fractions",
@@ -93,6 +98,7 @@ __all__ = [
     "plot_usage",
     "provenance",
     "read_confirmed",
+    "recommendation",
     "saving_info",
     "slices_info",
     "strategies_info",
@@ -100,6 +106,7 @@ __all__ = [
     "training_curves_info",
     "trial_front",
     "usage_info",
+    "write_comparison",
     "write_report",
 ]
 
@@ -115,6 +122,7 @@ _HOMES = {
         "confusion_info",
         "energy_bill_info",
         "flop_saving_info",
+        "fronts_info",
         "hypervolume_info",
         "importance_info",
         "keep_fractions_info",
@@ -126,6 +134,7 @@ _HOMES = {
         "plot_energy_bill",
         "plot_flop_saving",
         "plot_front",
+        "plot_fronts",
         "plot_hypervolume",
         "plot_importance",
         "plot_keep_fractions",
@@ -145,7 +154,8 @@ _HOMES = {
     "analysis.pareto": ("front_mask", "hypervolume", "knee", "study_hypervolume", "trial_front"),
     "analysis.picks": ("pick_trial",),
     "analysis.provenance": ("provenance",),
-    "analysis.report": ("write_report",),
+    "analysis.recommendation": ("recommendation",),
+    "analysis.report": ("write_comparison", "write_report"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -8,7 +8,18 @@ from analysis.confirmed import read_confirmed
 from analysis.confirmed_table import sentences as confirmed_sentences
 from analysis.controls import compare_with_dense, dense_curve
 from analysis.energy_bill import energy_bill_info
-from analysis.trials import devices, estimator, is_complete, is_dense_control, metric, records, useful, varying_config
+from analysis.text import one_line
+from analysis.trials import (
+    devices,
+    estimator,
+    is_candidate,
+    is_complete,
+    is_dense_control,
+    metric,
+    records,
+    useful,
+    varying_config,
+)
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_energy, readable_metric
 
@@ -17,9 +28,9 @@ def conclusion(study: StudyResults) -> list[str]:
     """Sentences, plain text: trials, most accurate trial, sparse against dense, source of the energy figures."""
     sentences = [*([study.simulation] if study.simulation else []), _trials(study)]
     if (is_complete(study) & metric(study, "val_accuracy").notna()).any():
-        sentences += [_most_accurate(study), *_against_dense(study)]
+        sentences += [_most_accurate(study), *against_dense(study)]
         sentences += _confirmation(study)
-    return [*sentences, *_caution(study)]
+    return [*sentences, *_constraints(study), *_caution(study)]
 
 
 def _trials(study: StudyResults) -> str:
@@ -45,7 +56,7 @@ def _most_accurate(study: StudyResults) -> str:
     )
 
 
-def _against_dense(study: StudyResults) -> list[str]:
+def against_dense(study: StudyResults) -> list[str]:
     sparse = compare_with_dense(study)
     if dense_curve(study).empty:
         return ["There is no complete dense control, so nothing can be said of sparse against dense training."]
@@ -74,6 +85,19 @@ def _against_dense(study: StudyResults) -> list[str]:
             f"{_count(alone, 'sparse trial')} used less or more energy than any dense control and cannot be compared."
         )
     return sentences
+
+
+def _constraints(study: StudyResults) -> list[str]:
+    """How many trials meet the study's constraints, which decide who may be on the front."""
+    texts = study.study.get("search", {}).get("constraints") or []
+    complete = is_complete(study)
+    if not texts or not complete.any() or "feasible" not in study.trials:
+        return []
+    met, total = int((is_candidate(study) & complete).sum()), int(complete.sum())
+    unknown = int(study.trials.loc[complete, "feasible"].isna().sum())
+    words = f"{met} of {_count(total, 'complete trial')} {'meets' if met == 1 else 'meet'}"
+    sentence = f"{words} the study's constraints ({'; '.join(map(one_line, texts))}); only these can be on the front."
+    return [sentence, f"Of {_count(unknown, 'trial')} that is not known."] if unknown else [sentence]
 
 
 def _confirmation(study: StudyResults) -> list[str]:

@@ -1,11 +1,13 @@
-"""The shell of an HTML page that needs no network: style, Plotly's script, tables, folded text."""
+"""The shell of an HTML page that needs no network: style, scripts, figures, tables, folded text."""
 
 from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
@@ -14,7 +16,12 @@ from analysis.text import escaped, shown
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+Link = Literal["", "points", "lines", "curves"]
+"""How a figure marks selected trials: points, lines of which a trace holds many, or traces of a trial each."""
+
+_ASSETS = Path(__file__).parent / "assets"
 _NUMBER = re.compile(r"–|-?[\d.,]+(e[-+]?\d+)?( (%|\w+))?")
+_HEIGHT = 460
 
 # The policy makes the promise enforceable: the page may run its own script and load nothing.
 _PAGE = Template("""\
@@ -28,35 +35,14 @@ _PAGE = Template("""\
 script-src 'unsafe-inline'; img-src data: blob:">
 <title>$title</title>
 <style>
-:root { --text: #1c1c1c; --muted: #5f5f5f; --ground: #ffffff; --card: #f5f6f7; --line: #d9dcdf; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e8e8e8; --muted: #a5a5a5; --ground: #16181b; --card: #1f2226; --line: #373b40; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 70rem; background: var(--ground);
-  color: var(--text); font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p { margin: .5rem 0; max-width: 46rem; overflow-wrap: anywhere; }
-.conclusion { background: var(--card); border-left: 4px solid #0072B2; padding: .8rem 1rem; max-width: none; }
-.note { color: var(--muted); font-size: .9rem; max-width: none; }
-.figure { width: 100%; }
-.figure text { fill: var(--text) !important; }
-.figure .hoverlayer text { fill: #1c1c1c !important; }
-.scroll { overflow-x: auto; margin: 0 0 1.2rem; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .75rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { color: var(--muted); font-weight: 600; white-space: nowrap; }
-td { white-space: nowrap; }
-.number { text-align: right; }
-.long { min-width: 18rem; white-space: normal; overflow-wrap: anywhere; }
-pre { background: var(--card); padding: 1rem; overflow-x: auto; font-size: .85rem; }
-summary { cursor: pointer; }
-</style>
+$style</style>
 <script>$plotly</script>
 </head>
 <body>
 $body
+<div id="selection" role="status" hidden><p></p><button type="button">Clear</button><p></p></div>
+<script>
+$script</script>
 </body>
 </html>
 """)
@@ -66,24 +52,56 @@ def page(title: str, body: str) -> str:
     """A self-contained HTML document. The title is plain text, the body HTML."""
     from plotly.offline import get_plotlyjs
 
-    return _PAGE.substitute(title=escaped(title), plotly=get_plotlyjs(), body=body)
+    style, script = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    return _PAGE.substitute(title=escaped(title), style=style, plotly=get_plotlyjs(), body=body, script=script)
 
 
-def figure_html(figure: Figure, height: int) -> str:
-    """A figure as HTML for `page`, as wide as the page and `height` pixels high."""
-    options = {"responsive": True, "displaylogo": False, "displayModeBar": False}
-    drawing = figure.to_html(full_html=False, include_plotlyjs=False, config=options, default_height=f"{height}px")
-    return f'<div class="figure">{drawing}</div>'
+def figure_html(figure: Figure, link: Link = "", tools: bool = False) -> str:
+    """A figure as HTML for `page`, as wide as the page and as high as its layout says.
+
+    link: how trials selected elsewhere are marked in it, and that its own points select; tools: buttons that say what
+    dragging does. Its data is JSON in which no text can end the script.
+    """
+    from plotly.io import to_json
+
+    drawing = figure.to_plotly_json()
+    for trace in drawing["data"]:
+        if trace["type"] == "scattergl":  # Plotly compiles what WebGL draws, which the page's policy forbids
+            trace["type"] = "scatter"
+    data = to_json(drawing, validate=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    options = f' data-link="{link}"' + (" data-tools" if tools else "")
+    height = figure.layout.height or _HEIGHT
+    return (
+        f'<div class="figure"{options}><div class="plot" style="height:{height:.0f}px"></div>'
+        f'<script type="application/json">{data}</script></div>'
+    )
 
 
-def table(frame: pd.DataFrame) -> str:
-    """A table that scrolls sideways inside its own box; cells and headers are escaped, numbers to the right."""
+def section(title: str, anchor: str, parts: Iterable[str]) -> str:
+    """A part of the page under a heading of plain text, with an id to jump to."""
+    return "\n".join([f'<section id="{anchor}">', f"<h2>{escaped(title)}</h2>", *parts, "</section>"])
+
+
+def contents(titles: Iterable[tuple[str, str]]) -> str:
+    """Links to sections: title and id of each."""
+    links = [f'<a href="#{anchor}">{escaped(title)}</a>' for title, anchor in titles]
+    return f"<nav>{''.join(links)}</nav>"
+
+
+def table(frame: pd.DataFrame, linked: bool = False) -> str:
+    """A table that scrolls sideways inside its own box; cells and headers are escaped, numbers to the right.
+
+    linked: a row selects the trial of its `trial` column, and is marked where that is selected.
+    """
     cells = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
     classes = [_column_class([row[place] for row in cells]) for place in range(frame.shape[1])]
     head = "".join(f"<th{css}>{escaped(name)}</th>" for css, name in zip(classes, frame.columns, strict=True))
+    trials = [f' data-trial="{int(trial)}"' for trial in frame["trial"]] if linked else [""] * len(cells)
     rows = "\n".join(
-        "<tr>" + "".join(f"<td{css}>{escaped(text)}</td>" for css, text in zip(classes, row, strict=True)) + "</tr>"
-        for row in cells
+        f"<tr{trial}>"
+        + "".join(f"<td{css}>{escaped(text)}</td>" for css, text in zip(classes, row, strict=True))
+        + "</tr>"
+        for trial, row in zip(trials, cells, strict=True)
     )
     return f'<div class="scroll"><table>\n<tr>{head}</tr>\n{rows}\n</table></div>'
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sbp_tune.config import DECIDING_KEYS, is_meaningless
 from sbp_tune.study import results
@@ -80,27 +81,43 @@ def meaningful_config(study: StudyResults) -> pd.DataFrame:
     config = study.trials[[_CONFIG + key for key in keys]].astype(object)
     config.columns = pd.Index(keys)
     config = config.where(config.notna(), None)
-    for rows, deciding in _by_deciding_values(config):
-        idle = [key for key in keys if is_meaningless(key, deciding)]
-        config.loc[rows, idle] = None
-    return config
+    values = np.array(config, dtype=object)  # pandas would set cells far more slowly
+    for places, deciding in _by_deciding_values(config):
+        idle = [column for column, key in enumerate(keys) if is_meaningless(key, deciding)]
+        values[np.ix_(places, idle)] = None
+    return pd.DataFrame(values, index=config.index, columns=config.columns, dtype=object)
 
 
-def _by_deciding_values(config: pd.DataFrame) -> Iterator[tuple[pd.Index, dict[str, Any]]]:
-    """Rows with the same values of the keys on which the effect of others depends, and these values: few groups."""
+def _by_deciding_values(config: pd.DataFrame) -> Iterator[tuple[NDArray[np.intp], dict[str, Any]]]:
+    """Places of rows with the same values of the keys on which the effect of others depends, and these: few groups."""
     keys = [key for key in DECIDING_KEYS if key in config]
     if not keys:
-        yield config.index, {}
+        yield np.arange(len(config)), {}
         return
-    for _, rows in config.groupby(keys, dropna=False, sort=False):
-        values = records(rows[keys].head(1))[0]
-        yield rows.index, {key: value for key, value in values.items() if value is not None}
+    group = config.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
+    for number in range(group.max(initial=-1) + 1):
+        places = np.flatnonzero(group == number)
+        values = records(config[keys].iloc[places[:1]])[0]
+        yield places, {key: value for key, value in values.items() if value is not None}
 
 
 def varying_config(study: StudyResults) -> pd.DataFrame:
     """Config values that differ between trials [n trials, dotted keys], the estimator apart; None as above."""
     config = meaningful_config(study)
     return config[[key for key in config if key != _ESTIMATOR and _varies(config[key])]]
+
+
+def searched_config(study: StudyResults) -> pd.DataFrame:
+    """As `varying_config`, without keys of sparsity that differ between trials only in that dense ones have none.
+
+    Those of the schedule stay: of a single sparse trial they say what it is.
+    """
+    config = varying_config(study)
+    constant = [key for key in config if key.startswith("sparsity.") and config[key].nunique() < 2]
+    return config.drop(columns=[key for key in constant if key not in _SCHEDULE])
+
+
+_SCHEDULE = ("sparsity.schedule", "sparsity.p0", "sparsity.k")
 
 
 def _varies(column: pd.Series) -> bool:

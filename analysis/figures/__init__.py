@@ -6,6 +6,7 @@ from analysis.figures.confusion import confusion_info, plot_confusion
 from analysis.figures.energy_bill import plot_energy_bill
 from analysis.figures.flop_saving import flop_saving_info, plot_flop_saving
 from analysis.figures.front import pareto_front_info, plot_front
+from analysis.figures.fronts import fronts_info, plot_fronts
 from analysis.figures.hypervolume import hypervolume_info, plot_hypervolume
 from analysis.figures.importance import importance_info, plot_importance
 from analysis.figures.keep_fractions import keep_fractions_info, plot_keep_fractions
@@ -22,6 +23,7 @@ __all__ = [
     "confusion_info",
     "energy_bill_info",
     "flop_saving_info",
+    "fronts_info",
     "hypervolume_info",
     "importance_info",
     "keep_fractions_info",
@@ -33,6 +35,7 @@ __all__ = [
     "plot_energy_bill",
     "plot_flop_saving",
     "plot_front",
+    "plot_fronts",
     "plot_hypervolume",
     "plot_importance",
     "plot_keep_fractions",

@@ -18,7 +18,7 @@ def plot_energy_bill(study: StudyResults) -> Figure:
     info = energy_bill_info(study)
     axis = axis_of("kwh", info.groups["kwh"])
     labels = [f"{name} ({row['trials']:.0f})" for name, row in info.groups.iterrows()]
-    figure = style.new_figure(axis.title, barmode="stack")
+    figure = style.new_figure(axis.title, barmode="stack", height=130 + 45 * len(info.groups))
     for component, row in info.components.iterrows():
         values = info.groups[component]
         figure.add_bar(

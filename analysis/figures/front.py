@@ -110,14 +110,19 @@ def plot_front(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> 
 
 
 def _frame(figure: Figure, info: ParetoFrontInfo, y_axis: Axis) -> None:
-    """Looks at the complete trials where the stopped ones would squeeze them; a double click shows all."""
+    """Looks at the complete trials where stopped ones, or long error bars, would squeeze them.
+
+    A double click shows all. Two seeds may have an interval far beyond what an accuracy can be.
+    """
     repeats = info.confirmed[["y", "y_half"]].astype(float).fillna({"y_half": 0.0})
-    complete = pd.concat(
-        [info.points.loc[info.points["role"] != "stopped", "y"], repeats.sum(axis=1), repeats["y"] - repeats["y_half"]]
-    )
+    ends = pd.concat([repeats["y"] - repeats["y_half"], repeats.sum(axis=1)])
+    complete = pd.concat([info.points.loc[info.points["role"] != "stopped", "y"], repeats["y"]])
     low, high = complete.min(), complete.max()
-    everything = info.points["y"].max() - info.points["y"].min()
-    if len(complete) and 0 < high - low < everything / 2:
+    if len(ends):
+        more = (high - low) / 4
+        low, high = min(low, max(ends.min(), low - more)), max(high, min(ends.max(), high + more))
+    every = pd.concat([info.points["y"], ends])
+    if len(complete) and 0 < high - low < (every.max() - every.min()) * 0.6:
         margin = 0.08 * (high - low)
         figure.update_yaxes(range=[(low - margin) * y_axis.factor, (high + margin) * y_axis.factor])
         outside = info.points[~info.points["y"].between(low - margin, high + margin)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from analysis.text import one_line, shown
-from analysis.trials import estimator, useful, varying_config
+from analysis.trials import estimator, searched_config, useful
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_metric
 
@@ -23,7 +23,7 @@ def hover_lines(study: StudyResults, metrics: Iterable[str] = (), rows: pd.Index
     recorded has no line.
     """
     table = study.trials if rows is None else study.trials.loc[rows]
-    kinds, config = estimator(study)[table.index], varying_config(study).loc[table.index]
+    kinds, config = estimator(study)[table.index], searched_config(study).loc[table.index]
     columns: list[list[str]] = [
         [f"trial {number}, {state}" for number, state in zip(table["trial"], table["state"], strict=True)],
         [f"estimator: {one_line(kind)}" for kind in kinds],

@@ -85,8 +85,13 @@ def importance_info(study: StudyResults, evaluator: Evaluator = "ped_anova") -> 
 
 def plot_importance(study: StudyResults, evaluator: Evaluator = "ped_anova") -> Figure:
     """Horizontal bars, a colour for each objective."""
-    info = importance_info(study, evaluator)
-    figure = style.new_figure("Importance (%)", barmode="group")
+    return draw_importance(importance_info(study, evaluator))
+
+
+def draw_importance(info: ImportanceInfo) -> Figure:
+    """`plot_importance` of data that is there already."""
+    bars = len(info.importance) * len(info.importance.columns)
+    figure = style.new_figure("Importance (%)", barmode="group", height=150 + max(100, 20 * bars))
     if info.problem:
         return style.say(figure, info.problem)
     names = short_names([str(key) for key in info.importance.index])
@@ -98,7 +103,7 @@ def plot_importance(study: StudyResults, evaluator: Evaluator = "ped_anova") -> 
             hovertemplate="%{y} for %{fullData.name}: %{x:.1f} %<extra></extra>",
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
-    if evaluator == "fanova":
+    if not any(info.best.values()):
         return style.caption(figure, "fANOVA: share of each objective's variance.")
     first = next(iter(info.trials))
     return style.caption(figure, f"PED-ANOVA: what decides on being among the best {info.best[first]} of "

@@ -53,16 +53,25 @@ def machine_bill_info(study: StudyResults) -> MachineBillInfo:
     except SbpTuneError as error:
         reason = "No meter ran beside the trials" if isinstance(error, InputError) else str(error).splitlines()[0]
         return MachineBillInfo(_summed(_recorded(study)), False, reason)
+    return billed_info(bill)
+
+
+def billed_info(bill: BillInfo) -> MachineBillInfo:
+    """`machine_bill_info` of a bill by a ledger."""
     lines = [(LINE_NAMES[line.line], line.measured_kwh, line.modelled_kwh, 0.0) for line in bill.lines[1:]]
     return MachineBillInfo(_summed([*_billed(bill), *lines]), True, None)
 
 
 def plot_machine_bill(study: StudyResults) -> Figure:
     """Horizontal bars by where the energy went, stacked into measured and modelled."""
-    info = machine_bill_info(study)
+    return draw_machine_bill(machine_bill_info(study))
+
+
+def draw_machine_bill(info: MachineBillInfo) -> Figure:
+    """`plot_machine_bill` of data that is there already."""
     totals = info.lines.sum(axis=1)
     axis = axis_of("kwh", totals)
-    figure = style.new_figure(axis.title, barmode="stack")
+    figure = style.new_figure(axis.title, barmode="stack", showlegend=True, height=150 + 42 * len(info.lines))
     labels = [f"{name}: {readable_energy(total)}" for name, total in totals.items()]
     for source in _SOURCES:
         values = info.lines[source]

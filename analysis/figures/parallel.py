@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _SHADES = 8
+_SHADED = (0.25, 0.95)
+"""The part of the scale that can be seen on white and on black."""
 _MISSING = -0.06
 _UNIT = Axis("", 1.0)
 
@@ -72,7 +74,7 @@ def plot_parallel(study: StudyResults, keys: Sequence[str] | None = None) -> Fig
     axes += [_axis(info.values[key], names[key], scale) for key, scale in info.scales.items()]
     goodness = axes[0].places if study.objectives[info.objectives[0]] == "max" else 1 - axes[0].places
     shade = (goodness.rank(pct=True) * (_SHADES - 1)).round().astype(int)
-    colors = sample_colorscale(style.SCALE, [place / (_SHADES - 1) for place in range(_SHADES)])
+    colors = sample_colorscale(style.SCALE, np.linspace(*_SHADED, _SHADES).tolist())
     places = np.column_stack([axis.places for axis in axes])
     trace = style.scatter_of(places.size)
     for step in sorted(shade.unique()):  # the best on top

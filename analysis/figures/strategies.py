@@ -57,7 +57,11 @@ def strategies_info(*studies: StudyResults) -> StrategiesInfo:
 
 def plot_strategies(*studies: StudyResults) -> Figure:
     """Bars of accuracy, energy and training time by model, a colour an estimator, a pattern a schedule."""
-    info = strategies_info(*studies)
+    return draw_strategies(strategies_info(*studies))
+
+
+def draw_strategies(info: StrategiesInfo) -> Figure:
+    """`plot_strategies` of data that is there already."""
     if info.bars.empty:
         return style.say(style.new_figure(), "No trial has finished with its accuracy.")
     names = [name for name in (info.accuracy, "kwh", "train_time_s") if info.bars[name].notna().any()]

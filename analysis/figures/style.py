@@ -105,11 +105,15 @@ def line_of(place: int) -> dict[str, Any]:
     return {"color": colors[place % len(colors)], "width": 2.5, "dash": _DASHES[place // len(colors) % 3]}
 
 
-def study_labels(studies: Sequence[StudyResults]) -> list[str]:
-    """Names for a legend, escaped; studies of one name by their directory too."""
+def study_names(studies: Sequence[StudyResults]) -> list[str]:
+    """Names that tell studies apart, plain: those of one name by their directory too."""
     names = [study.name for study in studies]
-    texts = [one.name if names.count(one.name) == 1 else f"{one.name} ({one.path.name})" for one in studies]
-    return [escaped(text) for text in texts]
+    return [one.name if names.count(one.name) == 1 else f"{one.name} ({one.path.name})" for one in studies]
+
+
+def study_labels(studies: Sequence[StudyResults]) -> list[str]:
+    """`study_names` for a legend, escaped."""
+    return [escaped(name) for name in study_names(studies)]
 
 
 def scatter_of(points: int) -> Any:
@@ -155,7 +159,12 @@ def say(figure: Figure, text: str) -> Figure:
     figure.add_annotation(text=lines, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    return figure
+    return figure.update_layout(meta={"nothing": text})
+
+
+def nothing_to_show(figure: Figure) -> str:
+    """The reason that `say` has given; empty for a figure that shows something."""
+    return str((figure.layout.meta or {}).get("nothing", ""))
 
 
 def caption(figure: Figure, text: str) -> Figure:

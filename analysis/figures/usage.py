@@ -28,6 +28,10 @@ POINTS = 800
 """A line has about so many points at most: more cannot be seen, and a day has 86,400 seconds."""
 
 
+_LEAST_S = 0.9
+"""The kernel counts CPU time in steps of 10 ms: two snapshots at once, as where a trial begins, tell nothing."""
+
+
 class UsageInfo(NamedTuple):
     """usage: node, device (GPU's UUID, or empty), quantity (a key of PANELS), line (changes where nobody metered, so
     that no line is drawn across), start and time (Unix s, from and to), value: the mean from start to time;
@@ -58,7 +62,11 @@ def usage_info(study: StudyResults) -> UsageInfo:
 
 def plot_usage(study: StudyResults) -> Figure:
     """A panel for GPUs, their power, cores and memory each, where something was read; a line a device."""
-    info = usage_info(study)
+    return draw_usage(usage_info(study))
+
+
+def draw_usage(info: UsageInfo) -> Figure:
+    """`plot_usage` of data that is there already."""
     quantities = [name for name in PANELS if name in set(info.usage["quantity"])]
     if not quantities:
         return style.say(style.new_figure(), "No energy ledger: nothing metered this study.")
@@ -88,6 +96,7 @@ def plot_usage(study: StudyResults) -> Figure:
     return figure
 
 
+_LONGEST_NAME = 20  # a node without another name has a hash of 56 characters, which no narrow page has room for
 _Line = list[float | None]
 _COLUMNS = ["node", "device", "quantity", "line", "start", "time", "value"]
 
@@ -115,9 +124,7 @@ def _line(
     inventory: Inventory, snapshots: list[Snapshot], stride: int
 ) -> Iterator[tuple[str, str, float, float, float]]:
     """Device, quantity, start, time and value between every so many snapshots that follow one another."""
-    places = list(range(0, len(snapshots), stride))
-    if snapshots and places[-1] != len(snapshots) - 1:
-        places.append(len(snapshots) - 1)
+    places = _places([one.time for one in snapshots], stride)
     for first, last in pairwise(places):
         before, after = snapshots[first], snapshots[last]
         seconds = after.time - before.time
@@ -135,6 +142,19 @@ def _line(
             busy = _kernel_seconds(between, uuid)
             if busy is not None:
                 yield uuid, "gpu_busy", *edges, min(1.0, busy / seconds)
+
+
+def _places(times: list[float], stride: int) -> list[int]:
+    """Every so many snapshots, but none sooner than _LEAST_S after another; the first and the last."""
+    places: list[int] = []
+    for place, time in enumerate(times):
+        if not places or (place - places[-1] >= stride and time - times[places[-1]] >= _LEAST_S):
+            places.append(place)
+    if places and places[-1] != len(times) - 1:
+        if len(places) > 1 and times[-1] - times[places[-1]] < _LEAST_S:
+            places.pop()
+        places.append(len(times) - 1)
+    return places
 
 
 def _kernel_seconds(snapshots: list[Snapshot], uuid: str) -> float | None:
@@ -158,7 +178,8 @@ def _names(devices: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
     names = {}
     for node, uuid in devices:
         of_node = sorted(other for one, other in devices if one == node and other)
-        names[(node, uuid)] = escaped(f"{node} GPU {of_node.index(uuid)}" if uuid else node)
+        short = node if len(node) <= _LONGEST_NAME else f"{node[: _LONGEST_NAME - 1]}…"
+        names[(node, uuid)] = escaped(f"{short} GPU {of_node.index(uuid)}" if uuid else short)
     return names
 
 

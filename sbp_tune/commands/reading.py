@@ -35,16 +35,23 @@ def record(
 
 @app.command(epilog="Example:  sbp-tune report results/quickstart -o report.html")
 def report(
-    study: StudyArgument,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="[default: report.html in the study]")] = None,
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY...", help="Studies: directories, or names in --results.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="[default: report.html in the study; here, for several]")
+    ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Write the tables and the report of a study, whatever state it is in."""
+    """Write the tables and the report of a study, whatever state it is in, or compare several side by side."""
     with errors_as_lines():
-        from analysis.report import write_report
+        from analysis.report import write_comparison, write_report
 
-        loaded, _ = write_all_tables(study_path(study, results))
-        typer.echo(write_report(loaded, output or loaded.path / "report.html"))
+        loaded = [write_all_tables(study_path(study, results))[0] for study in studies]
+        if len(loaded) == 1:
+            typer.echo(write_report(loaded[0], output or loaded[0].path / "report.html"))
+        else:
+            typer.echo(write_comparison(loaded, output or Path("report.html")))
 
 
 @app.command(epilog="Example:  sbp-tune energy results/quickstart")
