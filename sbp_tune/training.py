@@ -34,12 +34,11 @@ from sbp_tune.vision.data import Split
 _RESIDENT_SHARE = 0.1  # of a GPU's free memory that the images of a split may take
 _MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def _says_what_does_not_fit(
-    method: Callable[Concatenate[Training, P], R],
-) -> Callable[Concatenate[Training, P], R]:
+def _says_what_does_not_fit(method: Callable[Concatenate[Training, P], R]) -> Callable[Concatenate[Training, P], R]:
     """An allocation that was refused as OutOfMemory, with the batch size and the peak; activations are free by then."""
 
     @wraps(method)
