@@ -50,6 +50,7 @@ def draw(found: pd.DataFrame) -> Figure:
                     text=part["arm"] if "text" in mode else None,
                     textposition=_sides(part[axis]),
                     textfont={"size": 9, "color": _GREY},
+                    cliponaxis=False,  # names at the edge
                     row=at,
                     col=column,
                 )

@@ -142,13 +142,8 @@ class Mask(Estimator):
         if count == everything.numel():
             return {}
         mask = largest(everything, count)
-        sizes = [score.numel() for score in ordered.values()]
-        masks = {}
-        for layer, part in zip(scores, mask.split(sizes), strict=True):
-            full = torch.empty_like(scores[layer], dtype=torch.bool)
-            in_memory_order(full, full).copy_(part.view(in_memory_order(full, full).shape))
-            masks[layer] = full
-        return masks
+        parts = mask.split([score.numel() for score in ordered.values()])
+        return {layer: _laid_out_as(scores[layer], part) for layer, part in zip(scores, parts, strict=True)}
 
 
 def kept_count(keep: float, size: int) -> int:
@@ -162,21 +157,26 @@ def largest(scores: Tensor, count: int) -> Tensor:
     NaN counts as large, so that a gradient scaler still finds what must be skipped; if the
     threshold itself is NaN, everything is kept.
     """
-    return at_least(kth_largest(scores.flatten(), count), scores, count)
+    flat = in_memory_order(scores, scores).reshape(-1)  # no copy, channels-last neither
+    return _laid_out_as(scores, at_least(kth_largest(flat, count), flat, count))
 
 
-def at_least(threshold: Tensor, scores: Tensor, count: int) -> Tensor:
-    """Bool mask of exactly `count` elements that are not below the threshold, which is the count-th largest."""
-    flat = scores.flatten()
-    if scores.device.type == "cpu":
-        kept = _not_below(flat, threshold)
-        if np.count_nonzero(kept.numpy()) == count:  # neither ties nor NaN: the usual case
-            return kept.view(scores.shape)
+def at_least(threshold: Tensor, flat: Tensor, count: int) -> Tensor:
+    """Bool mask [n] of exactly `count` elements that are not below the threshold, which is the count-th largest."""
+    kept = _not_below(flat, threshold)
+    if flat.device.type == "cpu" and np.count_nonzero(kept.numpy()) == count:  # neither ties nor NaN: the usual case
+        return kept
     kept = ~(flat < threshold)
     tied = flat == threshold
     surplus = kept.sum() - count  # stays on the device: no synchronisation
     first = tied.cumsum(0) <= tied.sum() - surplus
-    return (kept & (first | ~tied)).view(scores.shape)
+    return kept & (first | ~tied)
+
+
+def _laid_out_as(scores: Tensor, flat: Tensor) -> Tensor:
+    """A view of elements [n] in memory order with the shape and the strides of `scores`."""
+    layout = torch.empty_like(scores, dtype=flat.dtype)
+    return flat.as_strided(layout.shape, layout.stride(), flat.storage_offset())
 
 
 def kth_largest(flat: Tensor, count: int) -> Tensor:

@@ -71,6 +71,16 @@ def test_nan_and_inf_stay_visible():
     assert largest(torch.full((4,), math.nan), 1).all()
 
 
+@pytest.mark.parametrize("sliced", [False, True])
+def test_a_mask_lies_in_memory_as_its_scores_do(sliced):
+    """A multiplication of gradients by a mask of another layout is several times slower."""
+    scores = torch.rand(8, 6, 3, 3).to(memory_format=torch.channels_last)
+    scores = scores[::2] if sliced else scores
+    chosen = largest(scores, 17)
+    assert torch.equal(chosen, largest(scores.contiguous(), 17)) and int(chosen.sum()) == 17
+    assert chosen.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_layer_without_gradient_is_passed_over(model, batch):
     model.shared.requires_grad_(False)
     assert masked(model, batch, 0.1)["shared.weight"] is None
