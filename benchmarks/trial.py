@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 import torchvision
 from torch.nn import functional
@@ -38,13 +39,15 @@ from sbp_tune.sparsity.timing import synchronize
 from sbp_tune.training import resolve_device
 from sbp_tune.vision import build_model, load_dataset
 
+SHIPPED = {"precision": "auto", "memory_format": "auto"}
+"""As in the shipped search of ResNet-18 on CIFAR-10."""
 OURS: dict[str, dict[str, Any]] = {
-    "sbp_tune": {},
-    "sbp_tune_channels_last": {"memory_format": "channels_last"},
-    "sbp_tune_bf16": {"precision": "bf16"},
-    "sbp_tune_bf16_channels_last": {"precision": "bf16", "memory_format": "channels_last"},
+    "sbp_tune": SHIPPED,
+    "sbp_tune_contiguous": {"precision": "fp32", "memory_format": "contiguous"},
+    "sbp_tune_channels_last": {"precision": "fp32", "memory_format": "channels_last"},
+    "sbp_tune_bf16": {"precision": "bf16", "memory_format": "channels_last"},
 }
-"""What our arms change of the shipped defaults."""
+"""Settings of our arms."""
 ARMS = ("plain", "plain_amp", *OURS, "bare")
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
 
@@ -61,10 +64,14 @@ class Loop(Protocol):
 
 @dataclass
 class Turn:
-    """Seconds of one epoch of an arm, its accuracy after it, and its joules on a GPU that counts them."""
+    """Seconds of one epoch of an arm, its accuracy after it, and its joules on a GPU that counts them.
+
+    core_s: CPU seconds of the process and its children, which a busy machine disturbs less than the clock.
+    """
 
     train_s: float
     val_s: float
+    core_s: float
     val_accuracy: float | None
     joules: float | None
 
@@ -83,15 +90,15 @@ class Arm:
 
     def turn(self, device: torch.device) -> Turn:
         synchronize(device)
-        energy, start = joules(device), time.perf_counter()
+        energy, cores, start = joules(device), _core_seconds(), time.perf_counter()
         self.loop.train()
         synchronize(device)
         middle = time.perf_counter()
         accuracy = self.loop.validate()
         synchronize(device)
-        end, after = time.perf_counter(), joules(device)
+        end, core_s, after = time.perf_counter(), _core_seconds() - cores, joules(device)
         used = after - energy if energy is not None and after is not None else None
-        turn = Turn(middle - start, end - middle, accuracy, used)
+        turn = Turn(middle - start, end - middle, core_s, accuracy, used)
         self.turns.append(turn)
         return turn
 
@@ -128,17 +135,16 @@ class Bare:
     def __init__(self, config: TrainConfig, images: int, classes: int, image_size: int) -> None:
         self._training = ProfiledTraining(config)  # for its network, layout and precision
         device, batch = self._training.device, config.data.batch_size
-        layout = torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
-        self._x = torch.randn(batch, 3, image_size, image_size, device=device).to(memory_format=layout)
+        x = torch.randn(batch, 3, image_size, image_size, device=device)
+        self._x = x.to(memory_format=self._training.memory_format)
         self._y = torch.randint(0, classes, (batch,), device=device)
         self._steps = max(1, round(images / batch))
-        self._precision = config.precision
 
     def train(self) -> None:
         model, optimizer = self._training.model, self._training.optimizer
         for _ in range(self._steps):
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(self._x.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            with torch.autocast(self._x.device.type, torch.bfloat16, enabled=self._training.precision == "bf16"):
                 loss = functional.cross_entropy(model(self._x), self._y)
             loss.backward()
             optimizer.step()
@@ -197,7 +203,7 @@ def arms(options: argparse.Namespace, root: Path, device: torch.device) -> list[
         "plain": lambda: plain(fast=False),
         "plain_amp": lambda: plain(fast=True),
         **{name: lambda own=own: Ours(TrainConfig.model_validate({**base, **own})) for name, own in OURS.items()},
-        "bare": lambda: Bare(default, len(data.train), data.num_classes, size),
+        "bare": lambda: Bare(TrainConfig.model_validate({**base, **SHIPPED}), len(data.train), data.num_classes, size),
     }
     chosen = []
     for name in ("plain", *(name for name in options.arms if name != "plain")):
@@ -223,15 +229,31 @@ def row_of(arm: Arm, plain: Arm, images: int) -> dict[str, Any]:
         return row
     ratios = [other.epoch_s / mine.epoch_s for mine, other in zip(counted, theirs, strict=True)]
     row |= _spread("speedup", ratios) | _spread("epoch_s", [turn.epoch_s for turn in counted])
+    core_ratios = [mine.core_s / other.core_s for mine, other in zip(counted, theirs, strict=True)]
+    row |= _spread("core_s_ratio", core_ratios) | _spread("core_s", [turn.core_s for turn in counted])
     row["val_accuracy"] = [turn.val_accuracy for turn in arm.turns]
     if all(turn.joules is not None for turn in counted):
         row |= _spread("joules_per_image", [(turn.joules or 0.0) / images for turn in counted])
     if isinstance(arm.loop, Ours):
         training = arm.loop.training
-        used = {name: getattr(training.config, name) for name in ("precision", "memory_format")}
+        layout = "channels_last" if training.memory_format is torch.channels_last else "contiguous"
         profile = training.profile
-        row |= {"config": used, "shares_of_training": None if profile is None else profile.shares}
+        row |= {
+            "precision": training.precision,
+            "memory_format": layout,
+            "shares_of_training": None if profile is None else profile.shares,
+        }
     return row
+
+
+def _core_seconds() -> float:
+    """CPU seconds so far of this process and of its children that are alive: the DataLoader's workers."""
+    me, seconds = psutil.Process(), 0.0
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def _spread(name: str, values: list[float]) -> dict[str, float]:
@@ -313,11 +335,13 @@ def _settings(options: argparse.Namespace, device: torch.device) -> dict[str, An
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'arm':30}{'images/s':>10}{'speed-up':>10}{'min':>7}{'max':>7}{'data':>8}{'accuracy':>10}"]
+    lines = [f"{'arm':30}{'images/s':>10}{'speed-up':>10}{'min':>7}{'max':>7}{'core s':>8}{'data':>8}{'accuracy':>10}"]
     for row in rows:
         line = f"{row['arm']:30}{row['images_per_second']:10.1f}"
         if "speedup" in row:
-            line += f"{row['speedup']:10.2f}{row['speedup_min']:7.2f}{row['speedup_max']:7.2f}"
+            line += (
+                f"{row['speedup']:10.2f}{row['speedup_min']:7.2f}{row['speedup_max']:7.2f}{row['core_s_ratio']:8.2f}"
+            )
             shares = row.get("shares_of_training")
             line += f"{100 * shares['data']:7.2f}%" if shares else f"{'':8}"
             line += f"{100 * row['val_accuracy'][-1]:9.1f}%"

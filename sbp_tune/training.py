@@ -25,6 +25,7 @@ from sbp_tune.energy.devices import nvml_uuid
 from sbp_tune.energy.records import Reason
 from sbp_tune.errors import DataError, InputError, OutOfMemory, SbpTuneError
 from sbp_tune.memory import is_out_of_memory, memory_gb, peak_memory_gb, reset_peak_memory
+from sbp_tune.numerics import resolved_memory_format, resolved_precision
 from sbp_tune.optimizers import build_optimizer, lr_factor
 from sbp_tune.sparsity import sparsify
 from sbp_tune.trial_energy import RunMeter, TrialEnergy
@@ -32,7 +33,6 @@ from sbp_tune.vision import ClassificationMetrics, augment, build_model, jitter,
 from sbp_tune.vision.data import Split
 
 _RESIDENT_SHARE = 0.1  # of a GPU's free memory that the images of a split may take
-_MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,11 +78,12 @@ class Training:
         self._reseed("init")
         sample = self.data.train.images
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
-        self._memory_format = _MEMORY_FORMATS[config.memory_format]
-        self.model.to(self.device).to(memory_format=self._memory_format)
+        self.precision = resolved_precision(config.precision, self.device)
+        self.memory_format = resolved_memory_format(config.memory_format, self.device, self.precision)
+        self.model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.epoch = 0  # epochs finished
         self.finished = False
         self._best: float | None = None
@@ -269,7 +270,7 @@ class Training:
             inputs = normalize(inputs, self._mean, self._std)
         if augmenting is not None:
             inputs = augment(inputs, how, augmenting)
-        return inputs.contiguous(memory_format=self._memory_format)
+        return inputs.contiguous(memory_format=self.memory_format)
 
     def _sent(self, tensor: Tensor) -> Tensor:
         """On the device. From pinned memory the copy is queued like any other work: nothing waits for it."""
@@ -287,8 +288,8 @@ class Training:
         return Split(split.images.to(self.device), split.labels.to(self.device))
 
     def _autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "fp32")
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
     def _reseed(self, purpose: str) -> int:
         """Seeds torch for the model's init or for an epoch; the same in every arm, however often resumed."""

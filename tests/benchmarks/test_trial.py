@@ -6,8 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.trial import arms, linked_images, main
+from benchmarks.trial import SHIPPED, arms, linked_images, main
+from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
+from sbp_tune.files import read_yaml
+from search_spaces import shipped_spaces
 
 TINY = ["--model", "small_cnn", "--stem", "imagenet", "--images", "14", "--val-images", "6", "--batch-size", "4"]
 QUICK = [*TINY, "--rounds", "1", "--workers", "0", "--device", "cpu", "--threads", "1"]
@@ -16,7 +19,7 @@ QUICK = [*TINY, "--rounds", "1", "--workers", "0", "--device", "cpu", "--threads
 @pytest.fixture
 def images(tmp_path, monkeypatch):
     """train/ with 6 images of 3 classes, test/ with 2 of each, 16 px."""
-    monkeypatch.setenv("SBP_TUNE_CACHE", "put back after the test")
+    monkeypatch.setenv("SBP_TUNE_CACHE", str(tmp_path / "cache"))  # main changes it
     random = np.random.default_rng(0)
     for part, count in (("train", 6), ("test", 2)):
         for name in "abc":
@@ -29,17 +32,19 @@ def images(tmp_path, monkeypatch):
 
 
 def test_json_has_every_arm_and_where_our_time_goes(images, tmp_path, capsys):
-    chosen = ["--arms", "plain_amp", "sbp_tune", "sbp_tune_channels_last", "bare"]
+    chosen = ["--arms", "plain_amp", "sbp_tune", "sbp_tune_contiguous", "bare"]
     main([*QUICK, *chosen, "--data-root", str(images), "--json", "-o", str(tmp_path / "out")])
     result = json.loads(capsys.readouterr().out)
     rows = {row["arm"]: row for row in result["arms"]}
-    assert list(rows) == ["plain", "plain_amp", "sbp_tune", "sbp_tune_channels_last", "bare"]
+    assert list(rows) == ["plain", "plain_amp", "sbp_tune", "sbp_tune_contiguous", "bare"]
     assert rows["plain"]["speedup"] == 1 and rows["bare"]["images_per_second"] > 0
     for name in ("plain", "plain_amp", "sbp_tune"):
         assert rows[name]["images_per_second_min"] <= rows[name]["images_per_second"] and rows[name]["speedup"] > 0
         assert len(rows[name]["val_accuracy"]) == 2 and all(0 <= value <= 1 for value in rows[name]["val_accuracy"])
-    assert rows["sbp_tune"]["config"] == {"precision": "fp32", "memory_format": "contiguous"}
-    assert rows["sbp_tune_channels_last"]["config"]["memory_format"] == "channels_last"
+        assert rows[name]["core_s"] > 0
+    layouts = {name: rows[name]["memory_format"] for name in rows if name.startswith("sbp_tune")}
+    assert layouts == {"sbp_tune": "channels_last", "sbp_tune_contiguous": "contiguous"}
+    assert rows["sbp_tune_contiguous"]["precision"] == "fp32"
     assert sum(rows["sbp_tune"]["shares_of_training"].values()) == pytest.approx(1)
     assert result["versions"]["torch"] == torch.__version__ and result["device"] and result["images"] == 14
     [file] = (tmp_path / "out").iterdir()
@@ -77,3 +82,9 @@ def test_a_table(images, capsys):
     main([*QUICK, "--data-root", str(images)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["arm", "plain", "plain_amp", "sbp_tune"]
+
+
+def test_our_arm_has_the_settings_of_the_shipped_search():
+    shipped = read_yaml(shipped_spaces()["resnet18_cifar10"])["config"]
+    default = TrainConfig().model_dump()
+    assert {name: shipped.get(name, default[name]) for name in SHIPPED} == SHIPPED

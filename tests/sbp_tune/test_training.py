@@ -130,7 +130,7 @@ def test_bf16_trains():
 @pytest.mark.parametrize("estimator", ["dense", "mask", "channel_block"])
 def test_channels_last_changes_only_rounding_and_resumes(estimator):
     config = {"sparsity": {"estimator": estimator, "p0": 0.5, "auto_dense": False}}
-    plain = run(Training(config_of(**config)), 2)
+    plain = run(Training(config_of(**config, memory_format="contiguous")), 2)
     training = Training(config_of(**config, memory_format="channels_last"))
     formats = []
     training.model.register_forward_pre_hook(
