@@ -170,9 +170,11 @@ class TrainConfig(Section):
     energy: EnergyConfig = EnergyConfig()
     epochs: int = Field(10, ge=1, description="planned epochs; schedules span these even with early stopping")
     seed: int = Field(0, ge=0, lt=2**32, description="of initialisation, data order and augmentation")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16 use autocast")
-    memory_format: Literal["contiguous", "channels_last"] = Field(
-        "contiguous", description="of images, activations and filters; which is faster depends on device and network"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "fp32", description="bf16 and fp16 use autocast; auto: bf16 where the device computes in it, else fp32"
+    )
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
+        "auto", description="of images, activations and filters; auto: channels_last, but on a GPU with fp32 contiguous"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     early_stopping: EarlyStoppingConfig | None = None

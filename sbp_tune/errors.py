@@ -19,6 +19,10 @@ class StorageError(SbpTuneError):
     """Results can no longer be kept: the disk is full, the database is gone. Every run would fail."""
 
 
+class OutOfMemory(SbpTuneError):  # noqa: N818 - as torch and Python call it
+    """A run that does not fit into the memory of its device; a smaller one may."""
+
+
 class InputError(SbpTuneError):
     """What the user gave cannot be used: exit code 2, and nothing was written.
 

@@ -1,4 +1,4 @@
-"""Peak resident memory of this process since a run began, though processes serve one run after another."""
+"""Memory: the peak of this process since a run began, though it serves one run after another, and when none is left."""
 
 from __future__ import annotations
 
@@ -6,8 +6,31 @@ import contextlib
 from pathlib import Path
 
 import psutil
+import torch
 
 _PROC = Path("/proc/self")
+_NONE_LEFT = (
+    "out of memory",  # an accelerator's runtime, beside torch's own class
+    "can't allocate memory",  # torch's allocator of host memory on Linux
+    "not enough memory",  # the same elsewhere
+    "std::bad_alloc",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation was refused; torch has a class for it on a GPU only."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NONE_LEFT)
+
+
+def memory_gb(device: torch.device) -> float:
+    """GB (1e9 bytes) that the device has in all."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory) / 1e9
+    return float(psutil.virtual_memory().total) / 1e9
 
 
 def reset_peak_memory() -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from sbp_tune.config import TrainConfig, load_config
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_atomic, write_text_atomic, yaml_text
+from sbp_tune.profiling import ProfiledTraining
 from sbp_tune.training import Training
 from sbp_tune.units import readable_energy
 
@@ -20,12 +21,17 @@ _CHECKPOINT = "checkpoint.pt"
 
 
 def train_run(
-    config: TrainConfig, output: Path, resume: bool = False, console: Console | None = None
+    config: TrainConfig,
+    output: Path,
+    resume: bool = False,
+    console: Console | None = None,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Trains, tests, and writes into `output`; the last epoch's row with the test metrics.
 
-    Files: config.yaml, epochs.csv (a row per epoch), checkpoint.pt (after every epoch), at the end
-    model.pt (state_dict) and result.json. InputError where `output` holds another run already.
+    Files: config.yaml, epochs.csv (a row per epoch), checkpoint.pt (after every epoch), at the end model.pt
+    (state_dict), result.json and, with `profile`, profile.json (where the time of the second epoch went). InputError
+    where `output` holds another run already.
     """
     console = console or Console()
     checkpoint = output / _CHECKPOINT
@@ -33,7 +39,7 @@ def train_run(
         raise InputError(f"{output}: holds a run already; continue it with --resume, or give another -o")
     if checkpoint.exists() and load_config(output / "config.yaml") != config:
         raise InputError(f"{output}: holds a run of another config ({output / 'config.yaml'}); give another -o")
-    training, rows = Training(config), []
+    training, rows = (ProfiledTraining if profile else Training)(config), []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=training.device)
         rows = state.pop("rows")
@@ -47,6 +53,10 @@ def train_run(
         figures = f"loss {row['loss']:.4f}  val_accuracy {100 * row['val_accuracy']:.2f} %"
         cost = f"{readable_energy(row['kwh'])}  {row['train_time_s']:.1f} s"
         console.print(f"epoch {row['epoch']}/{config.epochs}  {figures}  {cost}", highlight=False)
+        found = training.profile if isinstance(training, ProfiledTraining) else None
+        if found is not None and found.epoch == training.epoch:
+            write_text_atomic(output / "profile.json", json.dumps(found.as_dict(), indent=2))
+            console.print(found.table(), highlight=False)
     training.close()
     test, confusion = training.test()
     result = {**rows[-1], **test, "classes": list(training.data.classes), "confusion": confusion.tolist()}

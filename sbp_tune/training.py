@@ -7,10 +7,12 @@ comparison share initialisation and data order.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,15 +23,35 @@ from sbp_tune.config import TrainConfig
 from sbp_tune.energy import EnergyMeter
 from sbp_tune.energy.devices import nvml_uuid
 from sbp_tune.energy.records import Reason
-from sbp_tune.errors import DataError, InputError, SbpTuneError
-from sbp_tune.memory import peak_memory_gb, reset_peak_memory
+from sbp_tune.errors import DataError, InputError, OutOfMemory, SbpTuneError
+from sbp_tune.memory import is_out_of_memory, memory_gb, peak_memory_gb, reset_peak_memory
+from sbp_tune.numerics import resolved_memory_format, resolved_precision
 from sbp_tune.optimizers import build_optimizer, lr_factor
 from sbp_tune.sparsity import sparsify
 from sbp_tune.trial_energy import RunMeter, TrialEnergy
 from sbp_tune.vision import ClassificationMetrics, augment, build_model, jitter, load_dataset, normalize, scaled
 from sbp_tune.vision.data import Split
 
-_MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+_RESIDENT_SHARE = 0.1  # of a GPU's free memory that the images of a split may take
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _says_what_does_not_fit(method: Callable[Concatenate[Training, P], R]) -> Callable[Concatenate[Training, P], R]:
+    """An allocation that was refused as OutOfMemory, with the batch size and the peak; activations are free by then."""
+
+    @wraps(method)
+    def guarded(self: Training, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not within the handler: as long as the error lives, its frames hold the activations.
+        raise self._out_of_memory()
+
+    return guarded
 
 
 class Training:
@@ -38,6 +60,7 @@ class Training:
     meter: from the UUIDs of the run's GPUs, what meters it; by default it meters itself.
     """
 
+    @_says_what_does_not_fit
     def __init__(self, config: TrainConfig, meter: Callable[[list[str]], RunMeter] | None = None) -> None:
         self.config = config
         self.device = resolve_device(config.device)
@@ -50,14 +73,17 @@ class Training:
             self.data = load_dataset(config.data)
         except InputError as error:
             raise DataError(error.problems) from error
+        self.train_split, self.val_split = self._resident(self.data.train), self._resident(self.data.val)
+        self._mean, self._std = (torch.tensor(values, device=self.device) for values in (self.data.mean, self.data.std))
         self._reseed("init")
         sample = self.data.train.images
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
-        self._memory_format = _MEMORY_FORMATS[config.memory_format]
-        self.model.to(self.device).to(memory_format=self._memory_format)
+        self.precision = resolved_precision(config.precision, self.device)
+        self.memory_format = resolved_memory_format(config.memory_format, self.device, self.precision)
+        self.model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.epoch = 0  # epochs finished
         self.finished = False
         self._best: float | None = None
@@ -77,18 +103,20 @@ class Training:
         """Name of the GPU, or `cpu`."""
         return torch.cuda.get_device_name(self.device) if self._on_gpu else "cpu"
 
+    @_says_what_does_not_fit
     def run_epoch(self, validate: bool = True) -> dict[str, Any]:
         """Trains and validates one epoch; its row, with energies and times summed over all epochs so far.
 
         validate: False leaves out what only watches: the row then has no metric of the validation split, and a
         config with early stopping validates anyway.
         After an epoch whose loss was no longer a number, SbpTuneError: its row, with what it cost, came first.
+        OutOfMemory where the device has not enough; the run is then over.
         """
         if self._diverged:
             raise SbpTuneError(f"diverged: the training loss was no longer a number in epoch {self.epoch}")
         with self._energy.epoch(self.epoch + 1):
             loss, lr = self._train()
-            validation = self.evaluate(self.data.val) if validate or self.config.early_stopping else {}
+            validation = self.evaluate(self.val_split) if validate or self.config.early_stopping else {}
         self.epoch += 1
         self._diverged = not math.isfinite(loss)
         self.finished = not self._diverged and (self.epoch >= self.config.epochs or self._stops_early(validation))
@@ -117,6 +145,7 @@ class Training:
             **{name: values[name] for name in ("f1", "precision", "recall", "roc_auc")},
         }
 
+    @_says_what_does_not_fit
     def test(self) -> tuple[dict[str, float], Tensor]:
         """Metrics on the test split under `test_...`, and the confusion matrix [classes, classes]."""
         metrics = self._score(self.data.test)
@@ -157,9 +186,9 @@ class Training:
 
     def _train(self) -> tuple[float, float]:
         """One pass over the training images; mean loss and the learning rate of the last step."""
-        config, images, labels = self.config, self.data.train.images, self.data.train.labels
+        config = self.config
         seed = self._reseed("epoch")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(seed))
         augmenting = torch.Generator(self.device).manual_seed(seed)
         batches = list(order.split(config.data.batch_size))
         if len(batches) > 1 and len(batches[-1]) == 1:
@@ -172,22 +201,40 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             batch = whole[self.sparsity.select(whole)]
-            x = self._inputs(images[batch], augmenting)
-            y = labels[batch].to(self.device)
-            self.optimizer.zero_grad(set_to_none=True)
-            with self._autocast():
-                losses = functional.cross_entropy(
-                    self._logits(x), y, label_smoothing=config.label_smoothing, reduction="none"
-                )
+            x, y = self._batch(batch, augmenting)
+            losses = self._forward(x, y)
             self.sparsity.record(batch, losses)
-            self.scaler.scale(losses.mean()).backward()
-            self.scaler.unscale_(self.optimizer)
-            self.sparsity.before_step(self.optimizer)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            self._backward(losses)
+            self._update()
             total += losses.detach().sum()
             count += len(batch)
         return float(total) / count, lr
+
+    # The four parts of a step, each a method: `profiling` times them from outside, and costs nothing where it is off.
+
+    def _batch(self, batch: Tensor, augmenting: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What the model takes of the training images at `batch` [N], and their labels."""
+        split = self.train_split
+        if split.images.is_cuda:
+            batch = self._sent(batch)
+        return self._inputs(split.images[batch], augmenting), self._sent(split.labels[batch])
+
+    def _forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each image."""
+        with self._autocast():
+            return functional.cross_entropy(
+                self._logits(x), y, label_smoothing=self.config.label_smoothing, reduction="none"
+            )
+
+    def _backward(self, losses: Tensor) -> None:
+        self.scaler.scale(losses.mean()).backward()
+
+    def _update(self) -> None:
+        self.scaler.unscale_(self.optimizer)
+        self.sparsity.before_step(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _logits(self, x: Tensor) -> Tensor:
         """The model's output; at the first batch also whether all its products are ones that we count."""
@@ -211,23 +258,38 @@ class Training:
         ):
             with self._autocast():
                 logits = self.model(self._inputs(images))
-            metrics.update(logits.float(), labels.to(self.device))
+            metrics.update(logits.float(), self._sent(labels))
         return metrics
 
     def _inputs(self, images: Tensor, augmenting: torch.Generator | None = None) -> Tensor:
         """What the model takes of uint8 images; augmented by a generator where one is given."""
-        how, inputs = self.config.data.augment, scaled(images.to(self.device, non_blocking=True))
+        how, inputs = self.config.data.augment, scaled(self._sent(images))
         if augmenting is not None:
             inputs = jitter(inputs, how, augmenting)
         if self.config.data.normalize == "standard":
-            inputs = normalize(inputs, self.data.mean, self.data.std)
+            inputs = normalize(inputs, self._mean, self._std)
         if augmenting is not None:
             inputs = augment(inputs, how, augmenting)
-        return inputs.contiguous(memory_format=self._memory_format)
+        return inputs.contiguous(memory_format=self.memory_format)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """On the device. From pinned memory the copy is queued like any other work: nothing waits for it."""
+        if not self._on_gpu or tensor.is_cuda:
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _resident(self, split: Split) -> Split:
+        """The split on the GPU where it is small beside the free memory, so that no step sends images."""
+        if not self._on_gpu:
+            return split
+        free, _ = torch.cuda.mem_get_info(self.device)
+        if split.images.numel() > _RESIDENT_SHARE * free:
+            return split
+        return Split(split.images.to(self.device), split.labels.to(self.device))
 
     def _autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "fp32")
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
     def _reseed(self, purpose: str) -> int:
         """Seeds torch for the model's init or for an epoch; the same in every arm, however often resumed."""
@@ -246,12 +308,23 @@ class Training:
     def _gpu_uuids(self) -> list[str]:
         return [nvml_uuid(torch.cuda.get_device_properties(self.device).uuid)] if self._on_gpu else []
 
+    def _peaks_now(self) -> dict[str, float | None]:
+        gpu = torch.cuda.max_memory_allocated(self.device) / 1e9 if self._on_gpu else None
+        return {"peak_rss_gb": peak_memory_gb(), "peak_gpu_gb": gpu}
+
+    def _out_of_memory(self) -> OutOfMemory:
+        """What to say of it; what the broken step held goes back to the device, the rest with the run itself."""
+        peak = self._peaks_now()["peak_gpu_gb" if self._on_gpu else "peak_rss_gb"]
+        gc.collect()
+        if self._on_gpu:
+            torch.cuda.empty_cache()
+        return OutOfMemory(
+            f"out of memory at batch size {self.config.data.batch_size}: peak {peak:.1f} GB of "
+            f"{memory_gb(self.device):.1f} GB; a smaller data.batch_size, data.image_size or model needs less"
+        )
+
     def _update_peaks(self) -> None:
-        now = {
-            "peak_rss_gb": peak_memory_gb(),
-            "peak_gpu_gb": torch.cuda.max_memory_allocated(self.device) / 1e9 if self._on_gpu else None,
-        }
-        for name, value in now.items():
+        for name, value in self._peaks_now().items():
             earlier = self._peaks[name]  # of an attempt before
             self._peaks[name] = value if value is None or earlier is None else max(value, earlier)
 

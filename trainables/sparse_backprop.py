@@ -14,6 +14,7 @@ import torch
 from sbp_tune.config import TrainConfig
 from sbp_tune.energy.carbon import intensity
 from sbp_tune.energy.node_actor import NodeLease
+from sbp_tune.energy.records import Reason
 from sbp_tune.errors import SbpTuneError
 from sbp_tune.training import Training, resolve_device
 from sbp_tune.vision import build_model, check_model, load_dataset
@@ -69,8 +70,7 @@ class SparseBackprop(ray.tune.Trainable):
                 row |= self.training.test()[0]
         except BaseException:
             with suppress(SbpTuneError):  # a meter that fails as well must not hide why
-                if self._training is not None:
-                    self._training.close("failed")
+                self._end("failed")
             raise
         return row | {"done": self.training.finished}
 
@@ -87,9 +87,14 @@ class SparseBackprop(ray.tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        if self._training is not None:
-            self._training.close()
-            self._training = None
+        self._end("stopped")
+
+    def _end(self, reason: Reason) -> None:
+        """Lets go of the run, and of all that it has on the device: the process may serve another trial."""
+        training, self._training = self._training, None
+        if training is not None:
+            training.close(reason)
+        del training
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

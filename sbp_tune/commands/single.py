@@ -18,6 +18,9 @@ def train(
         Path | None, typer.Option("-o", "--output", help="[default: results/train/CONFIG's name]")
     ] = None,
     again: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch in the output.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time of the second epoch goes, and write profile.json.")
+    ] = False,
 ) -> None:
     """Train one config to its end, test it, and keep the model."""
     with errors_as_lines():
@@ -26,7 +29,7 @@ def train(
         parsed = load_config(config)
         from sbp_tune.train_run import train_run
 
-        train_run(parsed, output or DEFAULT_RESULTS / "train" / config.stem, resume=again)
+        train_run(parsed, output or DEFAULT_RESULTS / "train" / config.stem, resume=again, profile=profile)
 
 
 @app.command(epilog="Example:  sbp-tune spaces")

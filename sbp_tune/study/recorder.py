@@ -11,12 +11,13 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 
-from sbp_tune.errors import DataError, MeterError, SbpTuneError, StorageError
+from sbp_tune.errors import DataError, MeterError, OutOfMemory, SbpTuneError, StorageError
+from sbp_tune.study.duplicates import DOES_NOT_FIT
 from sbp_tune.study.epochs import append_row
 from sbp_tune.study.file import Study
 from sbp_tune.study.retries import is_death, note_death
 from sbp_tune.study.settle import settle
-from sbp_tune.study.storage import open_study
+from sbp_tune.study.storage import open_study, set_attribute
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # full, over its quota, read-only
 
@@ -51,6 +52,8 @@ class Recorder(Callback):
             return
         storage, number = open_study(self._path), number_in(trial)
         why = reason(cause)
+        if isinstance(cause, OutOfMemory):
+            set_attribute(storage, number, DOES_NOT_FIT, True)
         if is_death(cause):
             deaths = note_death(storage, number, trial.trial_id)
             if deaths <= self._study.file.search.max_failures:

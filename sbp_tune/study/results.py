@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from sbp_tune.energy.bill import TrialBill
 from sbp_tune.files import read_yaml, write_atomic
-from sbp_tune.study.duplicates import DUPLICATE_OF
+from sbp_tune.study.duplicates import was_left_out
 from sbp_tune.study.epochs import read_columns
 from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.lock import is_in_use
@@ -75,7 +75,7 @@ def load_study(path: Path | str) -> StudyResults:
     storage, unfinished = open_study(path), "running" if is_in_use(path) else "interrupted"
     with storage_errors(path):
         records = storage.get_trials(deepcopy=False)
-    begun = [r for r in records if r.state.name != "WAITING" and DUPLICATE_OF not in r.user_attrs]
+    begun = [r for r in records if r.state.name != "WAITING" and not was_left_out(r)]
     epochs, billed = _epochs(path, begun), study_bill(path)
     lasts = _lasts(epochs)
     bills = billed.bill.trials if billed is not None and billed.bill is not None else {}

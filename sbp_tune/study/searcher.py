@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from sbp_tune.errors import InputError
 from sbp_tune.study.budget import Verdict
-from sbp_tune.study.duplicates import DUPLICATE_OF, REPLACED, Seen, counts
+from sbp_tune.study.duplicates import DUPLICATE_OF, NO_SMALLER_THAN, REPLACED, Seen, counts
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.retries import died, rests
@@ -44,7 +44,7 @@ class OptunaSearcher(Searcher):
         self._optuna.sampler = study_sampler(study, len(started))
         self._mine: dict[str, int] = {}  # Ray's ids of the attempts that this searcher started, and their trials
         self._seen = Seen(study, started)
-        self._repeats = 0  # proposals in a row that had run
+        self._repeats = 0  # proposals in a row that had run, or would not fit
         self.ended_early: str | None = None  # why the search ends before all trials are proposed
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -60,6 +60,7 @@ class OptunaSearcher(Searcher):
             trial = next((t for t in unfinished if self._can_go_on(t)), None)
             if trial is None and self._is_complete(started):
                 return None if unfinished else str(Searcher.FINISHED)
+            self._seen.note_what_does_not_fit(started)
             number = self._ask() if trial is None else trial.number
             config = self._config(number)
         answer = Verdict.START if self._admits is None else self._admits(trial_id, number, config)
@@ -108,8 +109,8 @@ class OptunaSearcher(Searcher):
     def _config(self, number: int) -> dict[str, Any] | None:
         """The config of a trial that has begun, proposed now if it was not; None, and the trial failed, if invalid.
 
-        None likewise for a config that has run. A crash can come between the asking and the noting; what was asked by
-        then is in the storage.
+        None likewise for a config that has run, or that needs no less memory than one that did not fit. A crash can
+        come between the asking and the noting; what was asked by then is in the storage.
         """
         record = trial_of(self._optuna, number)
         if "config" in record.user_attrs:
@@ -130,18 +131,23 @@ class OptunaSearcher(Searcher):
             self._optuna.tell(number, state=TrialState.FAIL)
             return None
         asked_for = "point" in record.user_attrs or values.keys() <= fixed.keys()
-        if not asked_for and (same := self._seen.number_of(config)) is not None:
-            self._propose_again(trial, same, fixed)
-            return None
+        if not asked_for:
+            if (same := self._seen.number_of(config)) is not None:
+                self._propose_again(trial, fixed, f"duplicate of trial {same}", {DUPLICATE_OF: same})
+                return None
+            if (small := self._seen.smaller_that_did_not_fit(config)) is not None:
+                why = f"not tried: trial {small} ran out of memory, and this needs no less"
+                self._propose_again(trial, fixed, why, {NO_SMALLER_THAN: small})
+                return None
         self._repeats = 0
         self._seen.add(number, config)
         trial.set_user_attr("config", config)
         return config
 
-    def _propose_again(self, trial: optuna.Trial, same: int, fixed: dict[str, Any]) -> None:
-        """Another proposal instead of a duplicate: the sampler's, or a random new one if it keeps repeating itself.
+    def _propose_again(self, trial: optuna.Trial, fixed: dict[str, Any], why: str, attributes: dict[str, Any]) -> None:
+        """Another proposal instead of one not worth trying: the sampler's, or a random new one if it goes on like that.
 
-        A duplicate is failed, not stopped: samplers learn nothing from a failed trial.
+        What is not tried is failed, not stopped: samplers learn nothing from a failed trial.
         """
         self._repeats += 1
         again: dict[str, Any] | None = fixed
@@ -151,10 +157,12 @@ class OptunaSearcher(Searcher):
         if again:
             self._optuna.enqueue_trial(again)
         if again is None and not fixed:
-            self.ended_early = "nothing is left to propose: the configs of the space have all run, or are running"
-        trial.set_user_attr("error", f"duplicate of trial {same}")
-        trial.set_user_attr(DUPLICATE_OF, same)
-        trial.set_user_attr(REPLACED, again is not None)
+            memory = ", or do not fit into memory" if NO_SMALLER_THAN in attributes else ""
+            self.ended_early = (
+                f"nothing is left to propose: the configs of the space have all run, or are running{memory}"
+            )
+        for key, value in {"error": why, **attributes, REPLACED: again is not None}.items():
+            trial.set_user_attr(key, value)
         self._optuna.tell(trial.number, state=TrialState.FAIL)
 
     def _checkpoints(self, attempt: str) -> list[str]:

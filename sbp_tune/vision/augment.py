@@ -63,12 +63,10 @@ def scaled(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images [N, C, H, W] in [0, 1], less `mean` and divided by `std`, both [C]."""
-    shape = (1, -1, 1, 1)
-    centre = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape)
-    spread = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
-    return (images - centre) / spread
+def normalize(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
+    """Images [N, C, H, W] in [0, 1], less `mean` and divided by `std`, both [C]; best tensors on their device."""
+    centre, spread = (torch.as_tensor(values, dtype=torch.float32, device=images.device) for values in (mean, std))
+    return (images - centre.view(1, -1, 1, 1)) / spread.view(1, -1, 1, 1)
 
 
 def _transformed(images: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sbp_tune.config import ModelConfig
 from sbp_tune.errors import InputError
+from sbp_tune.memory import is_out_of_memory
 from sbp_tune.vision.small_cnn import SmallCNN
 from sbp_tune.vision.small_resnet import SmallResNet
 from sbp_tune.vision.stem import check_cifar_stem
@@ -102,6 +103,8 @@ def _check_forward(model: nn.Module, name: str, num_classes: int, channels: int,
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = model(images)
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # what layers raise for such input
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"model.name: {name} does not take images of {image_size}x{image_size} px "
             f"with {channels} channel{'s' * (channels != 1)} (data.image_size): {_one_line(error)}"

@@ -130,7 +130,7 @@ def test_bf16_trains():
 @pytest.mark.parametrize("estimator", ["dense", "mask", "channel_block"])
 def test_channels_last_changes_only_rounding_and_resumes(estimator):
     config = {"sparsity": {"estimator": estimator, "p0": 0.5, "auto_dense": False}}
-    plain = run(Training(config_of(**config)), 2)
+    plain = run(Training(config_of(**config, memory_format="contiguous")), 2)
     training = Training(config_of(**config, memory_format="channels_last"))
     formats = []
     training.model.register_forward_pre_hook(
@@ -212,3 +212,21 @@ def test_an_epoch_without_validation_trains_the_same() -> None:
     watched.close(), quick.close()
     assert "val_accuracy" not in bare[0] and [row["loss"] for row in bare] == [row["loss"] for row in rows]
     assert bare[1]["val_accuracy"] == rows[1]["val_accuracy"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_no_step_waits_for_the_gpu_wherever_the_images_lie(share, monkeypatch):
+    monkeypatch.setattr("sbp_tune.training._RESIDENT_SHARE", share)
+    training = Training(config_of(device="cuda", data={"name": "digits", "subset": 256, "augment": "crop_flip"}))
+    assert training.train_split.images.is_cuda == (share > 0)
+    run(training, 1)
+    batch, augmenting = torch.arange(64), torch.Generator("cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            x, y = training._batch(batch, augmenting)
+            training._backward(training._forward(x, y))
+            training._update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -6,6 +6,7 @@ from sbp_tune.config import TrainConfig
 from sbp_tune.energy.ledger import read_ledger
 from sbp_tune.energy.node_actor import stop_meters
 from sbp_tune.energy.records import LeaseClosed, LeaseOpened
+from sbp_tune.errors import OutOfMemory
 from sbp_tune.study.ledger import study_bill
 from trainables import sparse_backprop
 from trainables.sparse_backprop import SparseBackprop
@@ -39,6 +40,18 @@ def test_setting_up_is_the_searchs_and_comes_before_the_trials_lease(trainable, 
     bill, problems = study_bill(tmp_path)
     assert problems == () and bill.driver.kwh > 0
     assert bill.trials["0"].epochs == {1: pytest.approx(row["kwh"])}
+
+
+def test_what_does_not_fit_fails_and_the_process_serves_the_next_trial():
+    data = {"name": "digits", "subset": 128, "batch_size": 64}
+    config = {**CONFIG.model_dump(), "data": data, "model": {"name": "hungry:Hungry"}}
+    made = SparseBackprop(config)
+    with pytest.raises(OutOfMemory, match="out of memory at batch size 64: peak"):
+        made.train()
+    assert made._training is None
+    made.reset({**config, "data": {**data, "batch_size": 16}})
+    assert made.train()["epoch"] == 1
+    made.stop()
 
 
 @pytest.mark.slow

@@ -1,0 +1,353 @@
+"""One epoch of a trial against the loop that everybody writes, on the same images, network and optimizer.
+
+    python -m benchmarks.trial --model resnet18 --data cifar10-images --data-root ~/cifar10-images
+
+Arms: `plain` is torchvision and a DataLoader as in PyTorch's own examples, `plain_amp` the same with autocast in
+bfloat16 and channels-last, `sbp_tune` ours with the shipped defaults, `sbp_tune_...` ours with other settings, `bare`
+the training step alone on one synthetic batch. They take turns, an epoch each in a round, so that a slow moment of the
+machine hits all of them, and each goes on training its own copy of the network; the first round is not counted.
+An epoch is a pass over the training images and one over the validation images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import torch
+import torchvision
+from torch.nn import functional
+
+from benchmarks.machine import joules, machine_name
+from benchmarks.plain_loop import PlainLoop
+from sbp_tune.config import ModelConfig, TrainConfig
+from sbp_tune.errors import InputError
+from sbp_tune.profiling import ProfiledTraining
+from sbp_tune.sparsity.timing import synchronize
+from sbp_tune.training import resolve_device
+from sbp_tune.vision import build_model, load_dataset
+
+SHIPPED = {"precision": "auto", "memory_format": "auto"}
+"""As in the shipped search of ResNet-18 on CIFAR-10."""
+OURS: dict[str, dict[str, Any]] = {
+    "sbp_tune": SHIPPED,
+    "sbp_tune_contiguous": {"precision": "fp32", "memory_format": "contiguous"},
+    "sbp_tune_channels_last": {"precision": "fp32", "memory_format": "channels_last"},
+    "sbp_tune_bf16": {"precision": "bf16", "memory_format": "channels_last"},
+}
+"""Settings of our arms."""
+ARMS = ("plain", "plain_amp", *OURS, "bare")
+_EXTENSIONS = (".jpg", ".jpeg", ".png")
+
+
+class Loop(Protocol):
+    """What takes a turn."""
+
+    def train(self) -> None:
+        """One pass over the training images."""
+
+    def validate(self) -> float | None:
+        """Accuracy on the validation images."""
+
+
+@dataclass
+class Turn:
+    """Seconds of one epoch of an arm, its accuracy after it, and its joules on a GPU that counts them.
+
+    core_s: CPU seconds of the process and its children, which a busy machine disturbs less than the clock.
+    """
+
+    train_s: float
+    val_s: float
+    core_s: float
+    val_accuracy: float | None
+    joules: float | None
+
+    @property
+    def epoch_s(self) -> float:
+        return self.train_s + self.val_s
+
+
+@dataclass
+class Arm:
+    """A loop and what was measured of it."""
+
+    name: str
+    loop: Loop
+    turns: list[Turn] = field(default_factory=list)
+
+    def turn(self, device: torch.device) -> Turn:
+        synchronize(device)
+        energy, cores, start = joules(device), _core_seconds(), time.perf_counter()
+        self.loop.train()
+        synchronize(device)
+        middle = time.perf_counter()
+        accuracy = self.loop.validate()
+        synchronize(device)
+        end, core_s, after = time.perf_counter(), _core_seconds() - cores, joules(device)
+        used = after - energy if energy is not None and after is not None else None
+        turn = Turn(middle - start, end - middle, core_s, accuracy, used)
+        self.turns.append(turn)
+        return turn
+
+
+class Ours:
+    """A Training, which watches its second epoch."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.training = ProfiledTraining(config)
+
+    def train(self) -> None:
+        self.training.run_epoch(validate=False)
+
+    def validate(self) -> float:
+        return self.training.evaluate(self.training.val_split)["val_accuracy"]
+
+
+class Plain:
+    """The loop that everybody writes."""
+
+    def __init__(self, loop: PlainLoop) -> None:
+        self.loop = loop
+
+    def train(self) -> None:
+        self.loop.train_epoch()
+
+    def validate(self) -> float:
+        return self.loop.validate()
+
+
+class Bare:
+    """Forward, backward and update, again and again on one batch that lies on the device: what no loop can beat."""
+
+    def __init__(self, config: TrainConfig, images: int, classes: int, image_size: int) -> None:
+        self._training = ProfiledTraining(config)  # for its network, layout and precision
+        device, batch = self._training.device, config.data.batch_size
+        x = torch.randn(batch, 3, image_size, image_size, device=device)
+        self._x = x.to(memory_format=self._training.memory_format)
+        self._y = torch.randint(0, classes, (batch,), device=device)
+        self._steps = max(1, round(images / batch))
+
+    def train(self) -> None:
+        model, optimizer = self._training.model, self._training.optimizer
+        for _ in range(self._steps):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(self._x.device.type, torch.bfloat16, enabled=self._training.precision == "bf16"):
+                loss = functional.cross_entropy(model(self._x), self._y)
+            loss.backward()
+            optimizer.step()
+
+    def validate(self) -> None:
+        return None
+
+
+def linked_images(source: Path, target: Path, images: int, val_images: int) -> None:
+    """Class folders of links: the first `images` below source/train, and `val_images` below source/test for the rest.
+
+    InputError where a folder or images are missing.
+    """
+    for part, folder, count in (("train", "train", images), ("val", "test", val_images), ("test", "test", val_images)):
+        if not (source / folder).is_dir():
+            raise InputError(f"--data-root: {source}: needs {folder}/ with a folder of images for each class")
+        classes = sorted(path for path in (source / folder).iterdir() if path.is_dir())
+        for place, name in enumerate(classes):
+            wanted = count // len(classes) + (place < count % len(classes))
+            found = sorted(file for file in name.iterdir() if file.suffix.lower() in _EXTENSIONS)[:wanted]
+            if len(found) < wanted:
+                raise InputError(f"--data-root: {name}: has {len(found)} images, needs {wanted}; ask for fewer images")
+            below = target / part / name.name
+            below.mkdir(parents=True)
+            for file in found:
+                (below / file.name).symlink_to(file.resolve())
+
+
+def arms(options: argparse.Namespace, root: Path, device: torch.device) -> list[Arm]:
+    """The chosen arms, each with the same weights at its start."""
+    base: dict[str, Any] = {
+        "data": {"name": "image_folder", "root": str(root), "batch_size": options.batch_size, "augment": "crop_flip"},
+        "model": {"name": options.model, "stem": options.stem},
+        "optimizer": {"name": "sgd", "lr": options.lr, "momentum": 0.9, "weight_decay": 5e-4},
+        "lr_schedule": {"name": "constant"},
+        "epochs": options.rounds + 1,
+        "device": device.type,
+    }
+    if options.image_size:
+        base["data"]["image_size"] = options.image_size
+    default = TrainConfig.model_validate(base)
+    data = load_dataset(default.data)
+    size = data.train.images.shape[-1]
+    weights = ProfiledTraining(default).model.state_dict()
+
+    def plain(fast: bool) -> Plain:
+        model = build_model(ModelConfig(name=options.model, stem=options.stem), data.num_classes, 3, size)
+        model.load_state_dict(weights)
+        settings = {"batch_size": options.batch_size, "image_size": size, "mean": data.mean, "std": data.std}
+        workers = os.cpu_count() or 1 if options.workers is None else options.workers
+        return Plain(
+            PlainLoop(model, root, default.optimizer, **settings, device=device, workers=workers, fast=fast)  # type: ignore[arg-type]
+        )
+
+    made: dict[str, Callable[[], Loop]] = {
+        "plain": lambda: plain(fast=False),
+        "plain_amp": lambda: plain(fast=True),
+        **{name: lambda own=own: Ours(TrainConfig.model_validate({**base, **own})) for name, own in OURS.items()},
+        "bare": lambda: Bare(TrainConfig.model_validate({**base, **SHIPPED}), len(data.train), data.num_classes, size),
+    }
+    chosen = []
+    for name in ("plain", *(name for name in options.arms if name != "plain")):
+        torch.manual_seed(0)
+        chosen.append(Arm(name, made[name]()))
+    return chosen
+
+
+def measure(chosen: Sequence[Arm], rounds: int, device: torch.device) -> None:
+    """An uncounted epoch of each arm, then `rounds` counted ones, in changing order."""
+    for round_ in range(rounds + 1):
+        for arm in chosen if round_ % 2 else chosen[::-1]:
+            turn = arm.turn(device)
+            accuracy = "" if turn.val_accuracy is None else f", accuracy {100 * turn.val_accuracy:.1f} %"
+            print(f"epoch {round_ + 1} of {arm.name}: {turn.epoch_s:.2f} s{accuracy}", file=sys.stderr)
+
+
+def row_of(arm: Arm, plain: Arm, images: int) -> dict[str, Any]:
+    """Medians over the counted epochs, with the least and the most; a speed-up is over the plain epoch of its round."""
+    counted, theirs = arm.turns[1:], plain.turns[1:]
+    row: dict[str, Any] = {"arm": arm.name, **_spread("images_per_second", [images / turn.train_s for turn in counted])}
+    if arm.name == "bare":
+        return row
+    ratios = [other.epoch_s / mine.epoch_s for mine, other in zip(counted, theirs, strict=True)]
+    row |= _spread("speedup", ratios) | _spread("epoch_s", [turn.epoch_s for turn in counted])
+    core_ratios = [mine.core_s / other.core_s for mine, other in zip(counted, theirs, strict=True)]
+    row |= _spread("core_s_ratio", core_ratios) | _spread("core_s", [turn.core_s for turn in counted])
+    row["val_accuracy"] = [turn.val_accuracy for turn in arm.turns]
+    if all(turn.joules is not None for turn in counted):
+        row |= _spread("joules_per_image", [(turn.joules or 0.0) / images for turn in counted])
+    if isinstance(arm.loop, Ours):
+        training = arm.loop.training
+        layout = "channels_last" if training.memory_format is torch.channels_last else "contiguous"
+        profile = training.profile
+        row |= {
+            "precision": training.precision,
+            "memory_format": layout,
+            "shares_of_training": None if profile is None else profile.shares,
+        }
+    return row
+
+
+def _core_seconds() -> float:
+    """CPU seconds so far of this process and of its children that are alive: the DataLoader's workers."""
+    me, seconds = psutil.Process(), 0.0
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
+def _spread(name: str, values: list[float]) -> dict[str, float]:
+    found = {"": statistics.median(values), "_min": min(values), "_max": max(values)}
+    return {f"{name}{ending}": round(value, 4) for ending, value in found.items()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.trial", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="resnet18", help="a network of sbp_tune")
+    parser.add_argument("--stem", default="cifar", choices=["imagenet", "cifar"])
+    parser.add_argument("--data", default="cifar10-images", help="name of the images, for the result")
+    parser.add_argument(
+        "--data-root", type=Path, help="train/ and test/ with a folder of images for each class [$SBP_TUNE_CIFAR10]"
+    )
+    parser.add_argument("--image-size", type=int, help="pixels per side [as stored]")
+    parser.add_argument("--images", type=int, default=5000, help="training images, the first of each class")
+    parser.add_argument("--val-images", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--rounds", type=int, default=3, help="counted epochs of each arm; one more comes before")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["plain", "plain_amp", "sbp_tune"], metavar="ARM")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threads", type=int, help="of the CPU [all]")
+    parser.add_argument("--workers", type=int, help="of the DataLoader [one for each core]")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("-o", "--output", type=Path, help="folder for a JSON file named after machine and settings")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    options = _parser().parse_args(arguments)
+    source = options.data_root or os.environ.get("SBP_TUNE_CIFAR10")
+    if source is None:
+        sys.exit("error: --data-root: missing; it, or SBP_TUNE_CIFAR10, names the folder of the images")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        device = resolve_device(options.device)
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["SBP_TUNE_CACHE"] = f"{folder}/cache"  # decoding is timed, not found done
+            root = Path(folder, "images")
+            linked_images(Path(source).expanduser(), root, options.images, options.val_images)
+            start = time.perf_counter()
+            chosen = arms(options, root, device)
+            set_up_s = time.perf_counter() - start
+            measure(chosen, options.rounds, device)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    rows = [row_of(arm, chosen[0], options.images) for arm in chosen]
+    result = {**_settings(options, device), "set_up_s": round(set_up_s, 2), "arms": rows}
+    text = json.dumps(result, indent=1)
+    print(text if options.json else _table(rows))
+    if options.output:
+        name = "_".join(["trial", machine_name(device), options.model, options.stem, options.data])
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / f"{name}.json").write_text(text + "\n")
+
+
+def _settings(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    names = ("model", "stem", "data", "images", "val_images", "batch_size", "lr", "rounds")
+    capabilities = []
+    with suppress(AttributeError, RuntimeError):
+        capabilities = [name for name, has in torch.cpu.get_capabilities().items() if has is True]
+    return {
+        "device": machine_name(device),
+        "cpu_capabilities": sorted(capabilities),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        **{name: getattr(options, name) for name in names},
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'arm':30}{'images/s':>10}{'speed-up':>10}{'min':>7}{'max':>7}{'core s':>8}{'data':>8}{'accuracy':>10}"]
+    for row in rows:
+        line = f"{row['arm']:30}{row['images_per_second']:10.1f}"
+        if "speedup" in row:
+            line += (
+                f"{row['speedup']:10.2f}{row['speedup_min']:7.2f}{row['speedup_max']:7.2f}{row['core_s_ratio']:8.2f}"
+            )
+            shares = row.get("shares_of_training")
+            line += f"{100 * shares['data']:7.2f}%" if shares else f"{'':8}"
+            line += f"{100 * row['val_accuracy'][-1]:9.1f}%"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from sbp_tune import numerics
+from sbp_tune.config import TrainConfig
+from sbp_tune.numerics import computes_in_bf16, resolved_memory_format, resolved_precision
+from sbp_tune.training import Training
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "fp32"),  # bfloat16 would be imitated
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+        ({"architecture": "aarch64", "bf16": True}, "bf16"),
+        ({}, "fp32"),
+    ],
+)
+def test_auto_is_bf16_where_the_cpu_computes_in_it(capabilities, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert resolved_precision("auto", CPU) == expected
+    assert [resolved_precision(name, CPU) for name in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_is_bf16_on_a_gpu_from_ampere_on(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolved_precision("auto", GPU) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "precision", "expected"),
+    [
+        ("auto", CPU, "fp32", torch.channels_last),
+        ("auto", GPU, "fp32", torch.contiguous_format),
+        ("auto", GPU, "bf16", torch.channels_last),
+        ("contiguous", CPU, "bf16", torch.contiguous_format),
+        ("channels_last", GPU, "fp32", torch.channels_last),
+    ],
+)
+def test_layouts(name, device, precision, expected):
+    assert resolved_memory_format(name, device, precision) is expected
+
+
+def test_a_run_is_the_one_with_what_auto_stands_for():
+    base = {"data": {"name": "digits", "subset": 64}, "model": {"args": {"width": 4}}, "device": "cpu", "epochs": 1}
+    auto = Training(TrainConfig.model_validate({**base, "precision": "auto"}))
+    assert auto.precision == ("bf16" if computes_in_bf16(CPU) else "fp32")
+    written = Training(
+        TrainConfig.model_validate({**base, "precision": auto.precision, "memory_format": "channels_last"})
+    )
+    assert auto.run_epoch()["loss"] == written.run_epoch()["loss"]
+    auto.close(), written.close()
+    assert numerics.resolved_memory_format(TrainConfig().memory_format, CPU, "fp32") is torch.channels_last
