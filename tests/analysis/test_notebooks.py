@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom on the studies beside them, and are committed without what they show."""
 
+import os
 import re
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def test_no_output_is_committed(name):
     "name", [NOTEBOOKS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NOTEBOOKS[1:])]
 )
 def test_it_runs_from_top_to_bottom(name, monkeypatch, tmp_path):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # this checkout, also where another one is installed
+    # This checkout, also where another one is installed.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook, before = nbformat.read(FOLDER / name, as_version=4), files_of(FOLDER)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}).execute()
