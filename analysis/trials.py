@@ -83,8 +83,8 @@ def meaningful_config(study: StudyResults) -> pd.DataFrame:
     config = config.where(config.notna(), None)
     values = np.array(config, dtype=object)  # pandas would set cells far more slowly
     for places, deciding in _by_deciding_values(config):
-        idle = [column for column, key in enumerate(keys) if is_meaningless(key, deciding)]
-        values[np.ix_(places, idle)] = None
+        idle = np.array([is_meaningless(key, deciding) for key in keys], dtype=bool)
+        values[np.ix_(places, np.flatnonzero(idle))] = None
     return pd.DataFrame(values, index=config.index, columns=config.columns, dtype=object)
 
 
@@ -113,7 +113,7 @@ def searched_config(study: StudyResults) -> pd.DataFrame:
     Those of the schedule stay: of a single sparse trial they say what it is.
     """
     config = varying_config(study)
-    constant = [key for key in config if key.startswith("sparsity.") and config[key].nunique() < 2]
+    constant = [key for key in map(str, config) if key.startswith("sparsity.") and config[key].nunique() < 2]
     return config.drop(columns=[key for key in constant if key not in _SCHEDULE])
 
 

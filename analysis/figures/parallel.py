@@ -118,7 +118,7 @@ def _axis(values: pd.Series, name: str, scale: Scale) -> _Axis:
     if scale == "category":
         texts = categories(values)
         numbers = values.map({text: place for place, text in enumerate(texts)}).astype(float)
-        marks = [(float(place), escaped(text)) for place, text in enumerate(texts)]
+        marks = [(float(place), escaped(style.short(text, 13))) for place, text in enumerate(texts)]
     else:
         numbers = np.log10(values) if scale == "log" else values.astype(float)
         at = np.unique(np.linspace(numbers.min(), numbers.max(), 5))

@@ -84,7 +84,13 @@ def marker(estimator: str, size: float = 10) -> dict[str, Any]:
 
 def label_of(estimator: str) -> str:
     """The legend's text, escaped."""
-    return "dense control" if estimator == "dense" else escaped(estimator)
+    return "dense control" if estimator == "dense" else escaped(short(estimator))
+
+
+def short(text: str, most: int = 24) -> str:
+    """Plain text that a narrow page has room for, its middle left out where it is longer."""
+    tail = most // 3
+    return text if len(text) <= most else f"{text[: most - tail - 1]}…{text[-tail:]}"
 
 
 def trial_lines(estimators: dict[int, str]) -> dict[int, dict[str, Any]]:
@@ -112,8 +118,8 @@ def study_names(studies: Sequence[StudyResults]) -> list[str]:
 
 
 def study_labels(studies: Sequence[StudyResults]) -> list[str]:
-    """`study_names` for a legend, escaped."""
-    return [escaped(name) for name in study_names(studies)]
+    """`study_names` for a legend, short and escaped."""
+    return [escaped(short(name)) for name in study_names(studies)]
 
 
 def scatter_of(points: int) -> Any:

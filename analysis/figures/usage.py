@@ -96,7 +96,6 @@ def draw_usage(info: UsageInfo) -> Figure:
     return figure
 
 
-_LONGEST_NAME = 20  # a node without another name has a hash of 56 characters, which no narrow page has room for
 _Line = list[float | None]
 _COLUMNS = ["node", "device", "quantity", "line", "start", "time", "value"]
 
@@ -178,8 +177,8 @@ def _names(devices: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
     names = {}
     for node, uuid in devices:
         of_node = sorted(other for one, other in devices if one == node and other)
-        short = node if len(node) <= _LONGEST_NAME else f"{node[: _LONGEST_NAME - 1]}…"
-        names[(node, uuid)] = escaped(f"{short} GPU {of_node.index(uuid)}" if uuid else short)
+        name = style.short(node)  # one without a name of its own has a hash of 56 characters
+        names[(node, uuid)] = escaped(f"{name} GPU {of_node.index(uuid)}" if uuid else name)
     return names
 
 

@@ -48,8 +48,9 @@ def saves(found: Recommendation | None) -> str:
         return "–"
     if found.is_dense:
         text = f"No {'confirmed ' if found.confirmed else ''}sparse point lies above the dense control"
-        less = f": {percent(found.saving)} less energy than the dearest dense control" if found.saving.mean > 0 else ""
-        return text + (f". Fewer dense epochs save{less[1:]}." if less else ".")
+        if not found.saving.mean > 0:
+            return f"{text}."
+        return f"{text}. This control uses {percent(found.saving)} less energy than the dearest one."
     parts = []
     if not math.isnan(found.saving.mean):
         than = "the dearest dense control, and is more accurate" if found.beyond else "dense training of equal accuracy"

@@ -140,6 +140,9 @@ def test_the_first_screen_says_where_nothing_is_gained(build, tmp_path):
     controls = [build.control(0.8, 1.0), build.control(0.9, 3.0)]
     text = body(written(build.study(*controls, build.sparse(0.7, 2.0)), tmp_path))
     assert "No sparse point lies above the dense control." in text and "Dense training (trial 1)" in text
+    cheaper = build.study(*controls, build.control(0.895, 2.4), build.sparse(0.7, 2.0))
+    text = body(written(cheaper, tmp_path))
+    assert "This control uses 20 % less energy than the dearest one." in text
     text = body(written(build.study(build.sparse(0.7, 2.0)), tmp_path))
     assert "Nothing yet" in text and "No dense control is complete" in text
 

@@ -67,3 +67,9 @@ def test_captions_make_room_for_themselves_and_buttons():
     assert plain.layout.title.text == "One &lt;b&gt;line&lt;/b&gt;."
     long = style.caption(style.new_figure(updatemenus=[style.buttons([("a", []), ("b", [])])]), "many words " * 12)
     assert long.layout.margin.t > plain.layout.margin.t + 44
+
+
+def test_long_names_lose_their_middle():
+    assert style.short("resnet18-cifar10") == "resnet18-cifar10"
+    assert style.short("a" * 30 + "-first", 15) == "aaaaaaaaa…first"
+    assert len(style.short("x" * 100)) == 24
