@@ -80,7 +80,7 @@ class Training:
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
         self.precision = resolved_precision(config.precision, self.device)
         self.memory_format = resolved_memory_format(config.memory_format, self.device, self.precision)
-        self.model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.model.to(self.device).to(memory_format=self.memory_format)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
