@@ -10,106 +10,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.bill import bill_info
-    from analysis.compare import compare_info
-    from analysis.confirmed import confirmed_points, confirmed_runs, read_confirmed
-    from analysis.controls import compare_with_dense
-    from analysis.export import export_config
-    from analysis.figures import (
-        attainment_info,
-        confusion_info,
-        energy_bill_info,
-        flop_saving_info,
-        fronts_info,
-        hypervolume_info,
-        importance_info,
-        keep_fractions_info,
-        machine_bill_info,
-        parallel_info,
-        pareto_front_info,
-        plot_attainment,
-        plot_confusion,
-        plot_energy_bill,
-        plot_flop_saving,
-        plot_front,
-        plot_fronts,
-        plot_hypervolume,
-        plot_importance,
-        plot_keep_fractions,
-        plot_machine_bill,
-        plot_parallel,
-        plot_saving,
-        plot_slices,
-        plot_strategies,
-        plot_training_curves,
-        plot_usage,
-        saving_info,
-        slices_info,
-        strategies_info,
-        training_curves_info,
-        usage_info,
-    )
-    from analysis.pareto import front_mask, hypervolume, knee, study_hypervolume, trial_front
-    from analysis.picks import pick_trial
-    from analysis.provenance import provenance
-    from analysis.recommendation import recommendation
-    from analysis.report import write_comparison, write_report
-    from sbp_tune.study.results import StudyResults, load_study
+    from analysis.bill import bill_info as bill_info
+    from analysis.compare import compare_info as compare_info
+    from analysis.confirmed import confirmed_points as confirmed_points
+    from analysis.confirmed import confirmed_runs as confirmed_runs
+    from analysis.confirmed import read_confirmed as read_confirmed
+    from analysis.controls import compare_with_dense as compare_with_dense
+    from analysis.export import export_config as export_config
+    from analysis.figures import *  # noqa: F403 - its __all__
+    from analysis.pareto import front_mask as front_mask
+    from analysis.pareto import hypervolume as hypervolume
+    from analysis.pareto import knee as knee
+    from analysis.pareto import study_hypervolume as study_hypervolume
+    from analysis.pareto import trial_front as trial_front
+    from analysis.picks import pick_trial as pick_trial
+    from analysis.provenance import provenance as provenance
+    from analysis.recommendation import recommendation as recommendation
+    from analysis.report import write_comparison as write_comparison
+    from analysis.report import write_report as write_report
+    from sbp_tune.study.results import StudyResults as StudyResults
+    from sbp_tune.study.results import load_study as load_study
 
-__all__ = [
-    "StudyResults",
-    "attainment_info",
-    "bill_info",
-    "compare_info",
-    "compare_with_dense",
-    "confirmed_points",
-    "confirmed_runs",
-    "confusion_info",
-    "energy_bill_info",
-    "export_config",
-    "flop_saving_info",
-    "front_mask",
-    "fronts_info",
-    "hypervolume",
-    "hypervolume_info",
-    "importance_info",
-    "keep_fractions_info",
-    "knee",
-    "load_study",
-    "machine_bill_info",
-    "parallel_info",
-    "pareto_front_info",
-    "pick_trial",
-    "plot_attainment",
-    "plot_confusion",
-    "plot_energy_bill",
-    "plot_flop_saving",
-    "plot_front",
-    "plot_fronts",
-    "plot_hypervolume",
-    "plot_importance",
-    "plot_keep_fractions",
-    "plot_machine_bill",
-    "plot_parallel",
-    "plot_saving",
-    "plot_slices",
-    "plot_strategies",
-    "plot_training_curves",
-    "plot_usage",
-    "provenance",
-    "read_confirmed",
-    "recommendation",
-    "saving_info",
-    "slices_info",
-    "strategies_info",
-    "study_hypervolume",
-    "training_curves_info",
-    "trial_front",
-    "usage_info",
-    "write_comparison",
-    "write_report",
-]
-
+_FIGURES = "analysis.figures"
 _HOMES = {
     "sbp_tune.study.results": ("StudyResults", "load_study"),
     "analysis.bill": ("bill_info",),
@@ -117,40 +39,6 @@ _HOMES = {
     "analysis.controls": ("compare_with_dense",),
     "analysis.compare": ("compare_info",),
     "analysis.export": ("export_config",),
-    "analysis.figures": (
-        "attainment_info",
-        "confusion_info",
-        "energy_bill_info",
-        "flop_saving_info",
-        "fronts_info",
-        "hypervolume_info",
-        "importance_info",
-        "keep_fractions_info",
-        "machine_bill_info",
-        "parallel_info",
-        "pareto_front_info",
-        "plot_attainment",
-        "plot_confusion",
-        "plot_energy_bill",
-        "plot_flop_saving",
-        "plot_front",
-        "plot_fronts",
-        "plot_hypervolume",
-        "plot_importance",
-        "plot_keep_fractions",
-        "plot_machine_bill",
-        "plot_parallel",
-        "plot_saving",
-        "plot_slices",
-        "plot_strategies",
-        "plot_training_curves",
-        "plot_usage",
-        "saving_info",
-        "slices_info",
-        "strategies_info",
-        "training_curves_info",
-        "usage_info",
-    ),
     "analysis.pareto": ("front_mask", "hypervolume", "knee", "study_hypervolume", "trial_front"),
     "analysis.picks": ("pick_trial",),
     "analysis.provenance": ("provenance",),
@@ -161,10 +49,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    if name == "__all__":
+        return [*_HOME_OF, *import_module(_FIGURES).__all__]
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    if not name.startswith("_") and name in import_module(_FIGURES).__all__:
+        return getattr(import_module(_FIGURES), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__getattr__("__all__")])
