@@ -114,6 +114,7 @@ def test_no_more_machines_are_started_than_the_file_allows(bootstrapped):
     assert sum(launched(bootstrapped, 1000).values()) == bootstrapped["max_workers"]
 
 
+@pytest.mark.slow
 def test_a_single_machine_can_be_the_whole_cluster(written, aws):
     """The variant that the file's comment describes."""
     single = copy.deepcopy(written)

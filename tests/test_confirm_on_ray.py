@@ -103,6 +103,7 @@ def test_the_tables_and_the_terminal(confirmed):
     assert "confirmed sparse point" in (path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_extended_by_a_trial(confirmed):
     path = confirmed[0]
     said = run(app, ["extend", str(path), "--trials", "+1"])

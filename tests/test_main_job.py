@@ -167,6 +167,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(folder, ray_address):
     assert "diverged" in (folder / "failing" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_study_whose_trials_all_fail_has_failed(folder, ray_address):
     options = ["--set", "baselines=[]", "--set", "search.trials=1", "--set", "config.epochs=4"]
     diverging = ["--set", "config.optimizer={lr: 50, momentum: 0.99, weight_decay: 10}"]
@@ -175,6 +176,7 @@ def test_a_study_whose_trials_all_fail_has_failed(folder, ray_address):
     assert (folder / "hopeless" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_energy_budget_ends_the_search_and_stopped_trials_are_no_points(folder, ray_address):
     result = search(folder, "budget", "--set", "budget.kwh=1e-12", "--set", "config.epochs={choice: [2, 4, 50]}")
     assert result.exit_code == 1  # nothing was complete
@@ -194,6 +196,7 @@ def test_a_model_that_does_not_fit_fails_its_own_trials_only(folder, ray_address
     assert trials["error"].dropna().str.contains("alexnet").all()
 
 
+@pytest.mark.slow
 def test_a_relative_root_is_that_of_the_command(folder, ray_address, photographs, monkeypatch):
     Image.new("RGB", (16, 16)).save(photographs / "cat" / "3.png")
     monkeypatch.chdir(photographs.parent)

@@ -101,6 +101,7 @@ def test_exact_fails_a_trial_that_was_not_recorded(simulated, folder):
     assert "none of 12 recorded trials has exactly this config" in trials["error"][2]
 
 
+@pytest.mark.slow
 def test_nearest_plays_a_recorded_trial_for_every_proposal(simulated, folder):
     table = folder / "near.parquet"
     assert run(app, ["record", str(simulated[0]), "-o", str(table)]).exit_code == 0

@@ -127,7 +127,7 @@ def _conclude(path: Path, ending: Any) -> None:
     from analysis.export import export_config
     from analysis.report import write_report
     from sbp_tune.study.conclusion import print_conclusion
-    from sbp_tune.study.launch import Ending
+    from sbp_tune.study.running import Ending
 
     loaded, front = write_all_tables(path)
     write_report(loaded, path / "report.html")
@@ -147,7 +147,7 @@ def _conclude_confirmation(path: Path, ending: Any) -> None:
 
     from analysis.confirmed_table import print_confirmed
     from analysis.report import write_report
-    from sbp_tune.study.launch import Ending
+    from sbp_tune.study.running import Ending
 
     loaded, _ = write_all_tables(path)
     write_report(loaded, path / "report.html")

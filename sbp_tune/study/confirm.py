@@ -17,9 +17,10 @@ from typing import Any
 from sbp_tune.errors import InputError
 from sbp_tune.fingerprint import fingerprint
 from sbp_tune.study.file import Study
-from sbp_tune.study.launch import Ending, ended_trials, go_on, search, stored_study
+from sbp_tune.study.launch import ended_trials, go_on, search, stored_study
 from sbp_tune.study.lock import only_writer
 from sbp_tune.study.results import StudyResults, confirmation_path, load_study
+from sbp_tune.study.running import Ending
 
 
 def confirm(

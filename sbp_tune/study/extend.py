@@ -8,8 +8,9 @@ from pathlib import Path
 from sbp_tune.errors import InputError
 from sbp_tune.fingerprint import fingerprint
 from sbp_tune.study.file import Study
-from sbp_tune.study.launch import Ending, go_on, stored_study
+from sbp_tune.study.launch import go_on, stored_study
 from sbp_tune.study.lock import only_writer
+from sbp_tune.study.running import Ending
 from sbp_tune.study.storage import open_study
 
 

@@ -1,6 +1,7 @@
 import copy
 import io
 import math
+import time
 
 import numpy as np
 import pytest
@@ -42,15 +43,17 @@ def test_one_seed_one_result():
 
 def test_it_learns_and_reports_every_column():
     training = Training(config_of(data={"name": "digits"}))
+    start = time.perf_counter()
     rows = run(training, 4)
-    last = rows[-1]
+    wall, last = time.perf_counter() - start, rows[-1]
     assert last["val_accuracy"] > 0.9 and last["loss"] < rows[0]["loss"]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert [row["fully_trained"] for row in rows] == [False, False, False, True]
     assert last["kwh"] == pytest.approx(last["kwh_cpu"] + last["kwh_ram"]) and last["kwh_gpu"] is None
     assert 0 < rows[0]["kwh"] < rows[1]["kwh"] < last["kwh"]
     assert last["mean_power_w"] == pytest.approx(last["kwh"] * 3.6e6 / last["train_time_s"])
-    assert last["train_time_s"] == pytest.approx(sum(row["epoch_time_s"] for row in rows), rel=0.2)
+    assert rows[0]["train_time_s"] < rows[1]["train_time_s"] < last["train_time_s"] <= wall  # with what lies between
+    assert sum(row["epoch_time_s"] for row in rows) <= wall and min(row["epoch_time_s"] for row in rows) > 0
     assert last["kwh_measured_share"] == 0 and last["co2_kg"] is None and last["device"] == "cpu"
     assert last["tflop"] == pytest.approx(4 * rows[0]["tflop"])
     for name in ("f1", "precision", "recall", "roc_auc"):

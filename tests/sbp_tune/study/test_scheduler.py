@@ -402,6 +402,7 @@ search: {scheduler: moasha, grace_period: 2, reduction_factor: 3, concurrent: 1}
 """
 
 
+@pytest.mark.slow
 def test_a_real_search_stops_the_hopeless_and_its_front_is_fully_trained(tmp_path, ray_address):
     """The masked trials compute what the dense one does, so those that do not learn are dominated at epoch 2."""
     (tmp_path / "hopeless.yaml").write_text(HOPELESS)
