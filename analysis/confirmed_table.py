@@ -52,14 +52,14 @@ def sentences(points: pd.DataFrame) -> list[str]:
         return []
     verdicts = [point["verdict"] for point in mine]
     words = {
-        "above": "above dense training of equal energy by more than the interval",
-        "below": "below it by more than that",
-        "undecided": "within the interval",
+        "above": "above it by more than the interval",
+        "below": "below it by more than the interval",
+        "undecided": "undecided",
         "no control": "beyond what the dense controls cost",
     }
     counts = [f"{verdicts.count(verdict)} {text}" for verdict, text in words.items() if verdict in verdicts]
     number = "1 confirmed sparse point" if len(mine) == 1 else f"{len(mine)} confirmed sparse points"
-    lines = [f"Of {number}: {', '.join(counts)}."]
+    lines = [f"Of {number}, against dense training of equal energy: {', '.join(counts)}."]
     if "above" not in verdicts:
         return [
             *lines,

@@ -149,7 +149,8 @@ def test_sentences_say_above_only_beyond_the_interval(study):
     everything = {0: FULL, 1: CHEAP, 2: LEADS, 3: [(2.0, 0.73), (2.0, 0.75), (2.0, 0.77)]}
     text = " ".join(sentences(confirmed_points(study, runs_of(everything))))
     assert (
-        "Of 2 confirmed sparse points: 1 above dense training of equal energy by more than the interval, 1 be" in text
+        "Of 2 confirmed sparse points, against dense training of equal energy: 1 above it by more than the interval, "
+        "1 below it by more than the interval." in text
     )
     assert "trial 2 (batch_slice): +1.67 (+0.23 to +3.10) percentage points of test accuracy with 3 fresh seeds" in text
     assert "(trial 0): energy -33.3 % (-33.3 to -33.3), that accuracy -3.33 (-4.77 to -1.90) points" in text
