@@ -40,7 +40,7 @@ def reached(problem: Problem, values: Sequence[Pair], count: int) -> float:
 
 
 def text(found: pd.DataFrame) -> str:
-    """The table for a terminal, in percent of the best hypervolume there is."""
+    """The table for a terminal, in percent of the best hypervolume there is; in brackets how many seeds, where fewer."""
     at = sorted(found["evaluations"].unique())
     lines = [f"{'hypervolume, % of the maximum':32}" + "".join(f"{f'{count} evaluations':>18}" for count in at)]
     for name, rows in found.groupby("problem", sort=False):
@@ -54,6 +54,8 @@ def text(found: pd.DataFrame) -> str:
                 if len(cell):
                     mean, error = scale * cell["hypervolume"].iloc[0], scale * cell["error"].iloc[0]
                     shown = f"{mean:.1f}" if np.isnan(error) else f"{mean:.1f} ±{error:.1f}"
+                    if (fewer := cell["seeds"].iloc[0]) < cells["seeds"].max():
+                        shown += f" ({fewer})"
                 line += f"{shown:>18}"
             lines.append(f"{line}  {cells['seeds'].max():3d} seeds{cells['seconds'].iloc[0]:8.1f} s")
     return "\n".join(lines)

@@ -192,3 +192,9 @@ def test_the_table_has_mean_error_and_share():
     assert found["error"][0] == pytest.approx(1.1)
     assert found["share"][0] == pytest.approx(2.2 / problem.maximum)
     assert "38.5 ±19.2" in text(found)
+
+
+def test_the_terminal_says_where_a_number_has_fewer_seeds():
+    runs = {("ZDT1", "random", seed): Run([(0.5, 3.0), (0.4, 2.0)][: 1 + (seed == 0)], 1.0) for seed in range(3)}
+    shown = text(table(runs, [1, 2]))
+    assert "3 seeds" in shown and shown.count("(1)") == 1
