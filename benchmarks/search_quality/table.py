@@ -40,7 +40,7 @@ def reached(problem: Problem, values: Sequence[Pair], count: int) -> float:
 
 
 def text(found: pd.DataFrame) -> str:
-    """The table for a terminal, in percent of the best hypervolume there is; in brackets how many seeds, where fewer."""
+    """The table for a terminal, in percent of the best hypervolume there is; in brackets the seeds, where fewer."""
     at = sorted(found["evaluations"].unique())
     lines = [f"{'hypervolume, % of the maximum':32}" + "".join(f"{f'{count} evaluations':>18}" for count in at)]
     for name, rows in found.groupby("problem", sort=False):
