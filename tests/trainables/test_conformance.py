@@ -96,12 +96,12 @@ def test_a_checkpoint_of_another_network_is_an_error(trainable, tmp_path):
 
 def test_a_reused_process_gives_what_a_fresh_one_gives(trainable):
     fresh = finish(trainable(config_of(seed=7)))
-    reused = trainable(config_of(epochs=2))
-    finish(reused)
+    reused = trainable(config_of(epochs=20))  # so many that what they used cannot be taken for one epoch
+    earlier = finish(reused)
     assert reused.reset(config_of(seed=7))
     again = finish(reused)
     assert [row["loss"] for row in again] == [row["loss"] for row in fresh]
-    assert again[0]["kwh"] < 2 * fresh[-1]["kwh"] and again[0]["epoch"] == 1
+    assert again[0]["kwh"] < earlier[-1]["kwh"] and again[0]["epoch"] == 1
     reused.stop()
 
 
