@@ -85,8 +85,10 @@ class Progress(Callback):
         self._end(trial, "complete" if fully_trained else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        cause = cause_of(trial)
-        if is_death(cause) and not trial_of(self._study, number_in(trial)).state.is_finished():
+        cause, state = cause_of(trial), trial_of(self._study, number_in(trial)).state
+        if state == TrialState.COMPLETE:  # it died when it had been trained
+            self._end(trial, "complete")
+        elif is_death(cause) and not state.is_finished():
             self._show(self._row(trial, "failed"), f"will go on, its worker died: {reason(cause)}")
             del self._rows[trial.trial_id]  # the next attempt is a row of its own
         else:

@@ -27,7 +27,8 @@ class Recorder(Callback):
 
     A DataError, a MeterError or a disk that takes nothing is not the trial's own fault: every trial would fail. Then
     it is kept as `stopped_by`, `stop` is called, and the trial is left unfinished, for `resume` to run again. One whose
-    worker died is left unfinished as well, for the searcher to suggest again, up to `search.max_failures` times.
+    worker died is left unfinished as well, for the searcher to suggest again, up to `search.max_failures` times; if it
+    had been trained by then, it is complete.
     """
 
     def __init__(self, study: Study, path: Path, stop: Callable[[], None]) -> None:
@@ -55,6 +56,9 @@ class Recorder(Callback):
         if isinstance(cause, OutOfMemory):
             set_attribute(storage, number, DOES_NOT_FIT, True)
         if is_death(cause):
+            if trial.last_result.get("fully_trained"):  # between its last result and Ray's taking it up
+                settle(storage, number, trial.last_result, self._study)
+                return
             deaths = note_death(storage, number, trial.trial_id)
             if deaths <= self._study.file.search.max_failures:
                 return

@@ -114,6 +114,16 @@ def test_a_trial_whose_worker_died_goes_on_and_has_not_ended(search, tmp_path):
     assert rows == {} and "0 of 8 trials ended" in caption
 
 
+def test_one_that_died_when_it_had_been_trained_is_complete(search, tmp_path):
+    progress, searcher, _ = search()
+    trial = started(progress, searcher, "a")
+    report(progress, trial, 8, 0.9, 3e-6, fully_trained=True)
+    searcher.on_trial_complete("a", trial.last_result)
+    failed(tmp_path, progress, trial, rays.ActorDiedError())
+    rows, caption = table(progress)
+    assert rows["0"][1] == "complete" and "1 of 8 trials ended, 0 running, 0 failed" in caption
+
+
 @pytest.mark.parametrize(("width", "terminal"), [(120, False), (60, True)])
 def test_no_terminal_or_a_narrow_one_has_plain_lines(search, tmp_path, width, terminal):
     progress, searcher, console = search(width, terminal)

@@ -47,12 +47,14 @@ def start(tmp_path, make_study, monkeypatch, storage_in_memory):
         enqueue_fixed_points(create_study(tmp_path, study.file.name, study.objectives, {}), study)
         searcher, recorder = OptunaSearcher(study, tmp_path), Recorder(study, tmp_path, stop=lambda: None)
 
-        def die(trial_id, error):
+        def die(trial_id, error, last_result=None):
             file = tmp_path / f"{trial_id}.pkl"
             file.write_bytes(cloudpickle.dumps(error))
             searcher.on_trial_complete(trial_id, error=True)
             config = {"lease": {"trial": str(number_of(open_study(tmp_path), trial_id))}}
-            trial = SimpleNamespace(trial_id=trial_id, config=config, pickled_error_file=str(file))
+            trial = SimpleNamespace(
+                trial_id=trial_id, config=config, pickled_error_file=str(file), last_result=last_result or {}
+            )
             recorder.on_trial_error(0, [], trial)
 
         return tmp_path, searcher, die
@@ -73,6 +75,15 @@ def test_a_dead_trial_goes_on_from_its_checkpoint_and_others_are_not_held_up(sta
     assert searcher.suggest("c")["lease"]["trial"] != other["lease"]["trial"]
     searcher.on_trial_complete("a2", DONE)
     assert open_study(path).get_trials()[0].state == TrialState.COMPLETE
+
+
+def test_one_that_dies_after_its_last_epoch_is_complete_and_does_not_run_again(start):
+    path, searcher, die = start()
+    first = searcher.suggest("a")
+    die("a", rays.ActorDiedError(), DONE)
+    trial = open_study(path).get_trials()[0]
+    assert trial.state == TrialState.COMPLETE and trial.values == [DONE["val_accuracy"], DONE["kwh"]]
+    assert searcher.suggest("b")["lease"]["trial"] != first["lease"]["trial"]
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 3])
