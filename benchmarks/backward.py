@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
         model = build_model(ModelConfig(name=options.model, stem=options.stem), 10, 3, size)
     except InputError as error:
         sys.exit(f"error: {error}")
-    model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    model.to(device, memory_format=layout)
     images = torch.randn(options.batch_size, 3, size, size, device=device).to(memory_format=layout)
     bench = Bench(model, images, torch.randint(0, 10, (options.batch_size,), device=device), options.precision)
     chosen = []

@@ -54,12 +54,12 @@ def peak(setting: Setting, precision: str = "fp32") -> dict[str, float]:
     with FakeTensorMode():
         torch.manual_seed(0)
         model = build_model(
-            ModelConfig(name=setting.model, stem=setting.stem, args=_ARGS.get(setting.model, {})),  # type: ignore[arg-type]
+            ModelConfig(name=setting.model, stem=setting.stem, args=_ARGS.get(setting.model, {})),
             setting.classes,
             3,
             setting.image_size,
         )
-        optimizer = build_optimizer(model, OptimizerConfig(name=setting.optimizer))  # type: ignore[arg-type]
+        optimizer = build_optimizer(model, OptimizerConfig(name=setting.optimizer))
         images = torch.randn(setting.batch_size, 3, setting.image_size, setting.image_size)
         labels = torch.zeros(setting.batch_size, dtype=torch.int64)
         tracker = MemTracker()

@@ -50,7 +50,7 @@ def measure(seconds: float, trials: int, threads: int) -> dict[str, Any]:
 
             super().__init__(period, call)
 
-    node_meter.Repeater = Timed  # type: ignore[misc]
+    node_meter.Repeater = Timed
     try:
         with tempfile.TemporaryDirectory() as folder, _processes(trials, threads) as processes:
             meter = NodeMeter("benchmark", Path(folder), MachineCounters())
@@ -65,7 +65,7 @@ def measure(seconds: float, trials: int, threads: int) -> dict[str, Any]:
             meter.stop()
             written = sum(path.stat().st_size for path in Path(folder).glob("*.jsonl"))
     finally:
-        node_meter.Repeater = Repeater  # type: ignore[misc]
+        node_meter.Repeater = Repeater
     return {
         "percent_of_a_core": 100 * cpu_s / elapsed,
         "ms_per_snapshot": 1000 * statistics.median(took),

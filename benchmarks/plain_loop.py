@@ -39,7 +39,7 @@ class PlainLoop:
     ) -> None:
         self._layout = torch.channels_last if fast else torch.contiguous_format
         self.model, self._device, self._fast = model.to(device), device, fast
-        self.model.to(memory_format=self._layout)  # type: ignore[call-overload]
+        self.model.to(memory_format=self._layout)
         self._criterion = nn.CrossEntropyLoss().to(device)
         self._optimizer = torch.optim.SGD(
             model.parameters(), optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay
@@ -49,8 +49,8 @@ class PlainLoop:
         options = {"num_workers": workers, "pin_memory": device.type == "cuda", "persistent_workers": workers > 0}
         train = datasets.ImageFolder(str(root / "train"), transforms.Compose([*augmented, *shared]))
         val = datasets.ImageFolder(str(root / "val"), transforms.Compose(shared))
-        self._train = DataLoader(train, batch_size, shuffle=True, **options)  # type: ignore[arg-type]
-        self._val = DataLoader(val, batch_size, shuffle=False, **options)  # type: ignore[arg-type]
+        self._train = DataLoader(train, batch_size, shuffle=True, **options)
+        self._val = DataLoader(val, batch_size, shuffle=False, **options)
 
     def train_epoch(self) -> float:
         """One pass over the training images; mean loss."""

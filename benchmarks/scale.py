@@ -228,7 +228,7 @@ def load(path: Path) -> dict[str, float]:
         study: Any = None
         for name, step in steps.items():
             start, cpu = time.perf_counter(), time.process_time()
-            found = step(study, Path(folder) / "report.html") if name == "report" else step(study)  # type: ignore
+            found = step(study, Path(folder) / "report.html") if name == "report" else step(study)
             study = dataclasses.replace(found, path=Path(folder)) if name == "load" else study
             row |= {f"{name}_s": time.process_time() - cpu, f"{name}_s_wall": time.perf_counter() - start}
         row["report_mb"] = (Path(folder) / "report.html").stat().st_size / 1e6

@@ -195,9 +195,7 @@ def arms(options: argparse.Namespace, root: Path, device: torch.device) -> list[
         model.load_state_dict(weights)
         settings = {"batch_size": options.batch_size, "image_size": size, "mean": data.mean, "std": data.std}
         workers = os.cpu_count() or 1 if options.workers is None else options.workers
-        return Plain(
-            PlainLoop(model, root, default.optimizer, **settings, device=device, workers=workers, fast=fast)  # type: ignore[arg-type]
-        )
+        return Plain(PlainLoop(model, root, default.optimizer, **settings, device=device, workers=workers, fast=fast))
 
     made: dict[str, Callable[[], Loop]] = {
         "plain": lambda: plain(fast=False),
