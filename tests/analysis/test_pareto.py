@@ -72,11 +72,35 @@ def test_points_no_better_than_the_reference_add_nothing():
     assert hypervolume([[0.4, 2.0], [0.9, 6.0]], BOTH, reference=[0.5, 5.0]) == 0
 
 
-def test_hypervolume_of_the_zdt1_front():
-    # Zitzler, Deb and Thiele 2000: f2 = 1 - sqrt(f1); under (1.1, 1.1) it dominates 1.1^2 - 1/3
-    f1 = np.linspace(0, 1, 20_001)
-    front = np.column_stack([f1, 1 - np.sqrt(f1)])
-    assert hypervolume(front, ["min", "min"], [1.1, 1.1]) == pytest.approx(1.21 - 1 / 3, abs=1e-4)
+T = np.linspace(0, 1, 20_001)
+ORACLES = {  # two objectives to minimise: a true front, and the area in [0, 1.1]^2 that nothing dominates
+    "ZDT1": (np.column_stack([T, 1 - np.sqrt(T)]), 1 / 3),  # Zitzler, Deb and Thiele 2000
+    "ZDT2": (np.column_stack([T, 1 - T**2]), 2 / 3),
+    "DTLZ1": (np.column_stack([T / 2, (1 - T) / 2]), 1 / 8),  # Deb, Thiele, Laumanns and Zitzler 2002
+    "DTLZ2": (np.column_stack([np.cos(T * math.pi / 2), np.sin(T * math.pi / 2)]), math.pi / 4),
+}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_hypervolume_of_a_front_that_is_known_exactly(name):
+    front, beyond = ORACLES[name]
+    assert hypervolume(front, ["min", "min"], [1.1, 1.1]) == pytest.approx(1.21 - beyond, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_known_front_is_found_among_what_it_dominates(name):
+    front, _ = ORACLES[name]
+    points = np.vstack([front[::100] + 0.01, front[::100]])
+    found = front_mask(points, ["min", "min"])
+    assert not found[: len(points) // 2].any() and found[len(points) // 2 :].all()
+
+
+def test_hypervolume_of_a_sphere_in_three_objectives():
+    """DTLZ2: an eighth of the unit ball is beyond its front."""
+    a, b = np.meshgrid(np.linspace(0, math.pi / 2, 80), np.linspace(0, math.pi / 2, 80))
+    front = np.column_stack([(np.cos(a) * np.cos(b)).ravel(), (np.cos(a) * np.sin(b)).ravel(), np.sin(a).ravel()])
+    found = hypervolume(front, ["min"] * 3, [1.1] * 3)
+    assert 1.331 - math.pi / 6 - 0.03 < found < 1.331 - math.pi / 6
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,21 @@ def test_markup_in_a_study_stays_text(build, name):
     assert "<img" not in json.dumps(DRAW[name](study).to_plotly_json(), default=_plain)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["png", "svg"])
+def test_a_figure_is_a_picture_file_too(build, tmp_path, form):
+    pytest.importorskip("kaleido", reason="the extra notebook has kaleido")
+    study = build.study(build.control(0.8, 1.0), build.sparse(0.9, 2.0))
+    try:
+        figures.plot_front(study).write_image(tmp_path / f"front.{form}")
+    except RuntimeError as error:
+        if "Chrome" not in str(error):
+            raise
+        pytest.skip("kaleido draws with Chrome, and there is none")
+    beginning = (tmp_path / f"front.{form}").read_bytes()[:8]
+    assert beginning == b"\x89PNG\r\n\x1a\n" if form == "png" else beginning.startswith(b"<svg")
+
+
 def _plain(value):
     return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
