@@ -34,9 +34,9 @@ from benchmarks.machine import joules, machine_name
 from benchmarks.plain_loop import PlainLoop
 from sbp_tune.config import ModelConfig, TrainConfig
 from sbp_tune.errors import InputError
+from sbp_tune.numerics import resolve_device
 from sbp_tune.profiling import ProfiledTraining
 from sbp_tune.sparsity.timing import synchronize
-from sbp_tune.training import resolve_device
 from sbp_tune.vision import build_model, load_dataset
 
 SHIPPED = {"precision": "auto", "memory_format": "auto"}

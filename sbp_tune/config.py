@@ -105,6 +105,7 @@ class OptimizerConfig(Section):
         (0.9, 0.999), description="adam and adamw only", strict=False
     )
     weight_decay: float = Field(0.0, ge=0, le=10)
+    fused: bool = Field(False, description="one kernel for the whole update")
 
 
 class LrScheduleConfig(Section):
@@ -176,6 +177,13 @@ class TrainConfig(Section):
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         "auto", description="of images, activations and filters; auto: channels_last, but on a GPU with fp32 contiguous"
     )
+    tf32: bool | None = Field(
+        None, description="GPU from Ampere on: products of fp32 in TF32; none: as torch, convolutions only"
+    )
+    cudnn_benchmark: bool = Field(
+        False, description="GPU: cuDNN times its kernels and takes the fastest; a repeated run may differ in last bits"
+    )
+    compile: bool = Field(False, description="torch.compile of the network in training; compiling takes a minute")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     early_stopping: EarlyStoppingConfig | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import psutil
 import torch
+
+from sbp_tune.config import TrainConfig
+from sbp_tune.errors import OutOfMemory
 
 _PROC = Path("/proc/self")
 _NONE_LEFT = (
@@ -17,6 +24,46 @@ _NONE_LEFT = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+
+
+class Run(Protocol):
+    """What `says_what_does_not_fit` asks of a run."""
+
+    config: TrainConfig
+    device: torch.device
+
+
+RunT = TypeVar("RunT", bound=Run)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def says_what_does_not_fit(method: Callable[Concatenate[RunT, P], R]) -> Callable[Concatenate[RunT, P], R]:
+    """An allocation that was refused as OutOfMemory, with the batch size and the peak; activations are free by then."""
+
+    @wraps(method)
+    def guarded(self: RunT, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not within the handler: as long as the error lives, its frames hold the activations.
+        raise _out_of_memory(self.config.data.batch_size, self.device)
+
+    return guarded
+
+
+def _out_of_memory(batch_size: int, device: torch.device) -> OutOfMemory:
+    """What to say of it; what the broken step held goes back to the device, the rest with the run itself."""
+    peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else peak_memory_gb()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return OutOfMemory(
+        f"out of memory at batch size {batch_size}: peak {peak:.1f} GB of {memory_gb(device):.1f} GB; "
+        "a smaller data.batch_size, data.image_size or model needs less"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

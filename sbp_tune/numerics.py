@@ -1,4 +1,4 @@
-"""What `precision: auto` and `memory_format: auto` stand for on a device.
+"""What computes, and how: the device, and what `precision: auto` and `memory_format: auto` stand for on it.
 
 Measured with dense ResNet-18 (CIFAR stem): on a CPU channels-last takes 0.75 to 0.92 of the time, and bfloat16 makes a
 step 2.6 times as fast with AMX, but takes two to three times as long where the CPU has to imitate it. Nothing was
@@ -7,7 +7,44 @@ measured on a GPU: in single precision the layout stays as torch has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor, nn
+
+from sbp_tune.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one; InputError where cuda is asked and is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: found cuda, but torch sees no GPU here; allowed: cpu, auto")
+    return torch.device(name, 0) if name == "cuda" else torch.device(name)
+
+
+def set_kernels(tf32: bool | None, benchmark: bool) -> None:
+    """Which kernels this process takes on a GPU, always deterministic ones: one seed, one result.
+
+    tf32: whether products of float32 may be rounded to TF32; None: as torch has it, convolutions may, matrix products
+    may not. benchmark: cuDNN times its kernels and takes the fastest. Of the whole process, which may serve one run
+    after another: so every run says all of it.
+    """
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.conv.fp32_precision = "ieee" if tf32 is False else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+
+
+def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The forward pass of a model by torch.compile, in one graph for all sizes of a batch.
+
+    With a graph for each size, a run that resumes would not compute by the same one. What was compiled before in this
+    process, for the trials before, is dropped: beyond eight networks of one class torch compiles no more.
+    """
+    torch.compiler.reset()
+    return torch.compile(model, dynamic=True)
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -14,9 +14,15 @@ from sbp_tune.config import LrScheduleConfig, OptimizerConfig
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over all trainable parameters."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": config.fused or None}
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **common)
+        sgd = torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **common)
+        if config.fused and config.momentum:
+            # Torch's fused step fails where some weights have a momentum and others get their first gradient later; a
+            # momentum of 0 changes no update.
+            for parameter in parameters:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     adam = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return adam(parameters, betas=config.betas, **common)
 

@@ -7,12 +7,10 @@ comparison share initialisation and data order.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import math
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +21,9 @@ from sbp_tune.config import TrainConfig
 from sbp_tune.energy import EnergyMeter
 from sbp_tune.energy.devices import nvml_uuid
 from sbp_tune.energy.records import Reason
-from sbp_tune.errors import DataError, InputError, OutOfMemory, SbpTuneError
-from sbp_tune.memory import is_out_of_memory, memory_gb, peak_memory_gb, reset_peak_memory
-from sbp_tune.numerics import resolved_memory_format, resolved_precision
+from sbp_tune.errors import DataError, InputError, SbpTuneError
+from sbp_tune.memory import peak_memory_gb, reset_peak_memory, says_what_does_not_fit
+from sbp_tune.numerics import compiled, resolve_device, resolved_memory_format, resolved_precision, set_kernels
 from sbp_tune.optimizers import build_optimizer, lr_factor
 from sbp_tune.sparsity import sparsify
 from sbp_tune.trial_energy import RunMeter, TrialEnergy
@@ -34,25 +32,6 @@ from sbp_tune.vision.data import Split
 
 _RESIDENT_SHARE = 0.1  # of a GPU's free memory that the images of a split may take
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _says_what_does_not_fit(method: Callable[Concatenate[Training, P], R]) -> Callable[Concatenate[Training, P], R]:
-    """An allocation that was refused as OutOfMemory, with the batch size and the peak; activations are free by then."""
-
-    @wraps(method)
-    def guarded(self: Training, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(self, *args, **kwargs)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Not within the handler: as long as the error lives, its frames hold the activations.
-        raise self._out_of_memory()
-
-    return guarded
-
 
 class Training:
     """A run of one TrainConfig: `run_epoch()` until `finished`, then perhaps `test()`.
@@ -60,13 +39,13 @@ class Training:
     meter: from the UUIDs of the run's GPUs, what meters it; by default it meters itself.
     """
 
-    @_says_what_does_not_fit
+    @says_what_does_not_fit
     def __init__(self, config: TrainConfig, meter: Callable[[list[str]], RunMeter] | None = None) -> None:
         self.config = config
         self.device = resolve_device(config.device)
         if config.cpu_threads is not None:
             torch.set_num_threads(config.cpu_threads)
-        torch.backends.cudnn.deterministic = True  # one seed, one result
+        set_kernels(config.tf32, config.cudnn_benchmark)
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
@@ -83,6 +62,7 @@ class Training:
         self.model.to(self.device).to(memory_format=self.memory_format)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
+        self._compiled: Callable[[Tensor], Tensor] = compiled(self.model) if config.compile else self.model
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.epoch = 0  # epochs finished
         self.finished = False
@@ -103,7 +83,7 @@ class Training:
         """Name of the GPU, or `cpu`."""
         return torch.cuda.get_device_name(self.device) if self._on_gpu else "cpu"
 
-    @_says_what_does_not_fit
+    @says_what_does_not_fit
     def run_epoch(self, validate: bool = True) -> dict[str, Any]:
         """Trains and validates one epoch; its row, with energies and times summed over all epochs so far.
 
@@ -145,7 +125,7 @@ class Training:
             **{name: values[name] for name in ("f1", "precision", "recall", "roc_auc")},
         }
 
-    @_says_what_does_not_fit
+    @says_what_does_not_fit
     def test(self) -> tuple[dict[str, float], Tensor]:
         """Metrics on the test split under `test_...`, and the confusion matrix [classes, classes]."""
         metrics = self._score(self.data.test)
@@ -164,6 +144,7 @@ class Training:
             "energy": self._energy.state_dict(),
             "peaks": dict(self._peaks),
             "diverged": self._diverged,
+            "flops_are_complete": self._flops_are_complete,  # else the next batch would be one that is not compiled
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -178,6 +159,7 @@ class Training:
         self._energy.load_state_dict(state["energy"])
         self._peaks = dict(state["peaks"])
         self._diverged = state["diverged"]
+        self._flops_are_complete = state["flops_are_complete"]
 
     def close(self, reason: Reason = "stopped") -> None:
         """Gives back what outlives the object: the meter and the hooks on the model. reason: of an unfinished run."""
@@ -244,7 +226,7 @@ class Training:
                 logits: Tensor = self.model(x)
             self._flops_are_complete = everything.get_total_flops() == self.sparsity.executed_flops - before
             return logits
-        return self.model(x)
+        return self._compiled(x)
 
     @torch.inference_mode()
     def _score(self, split: Split) -> ClassificationMetrics:
@@ -312,17 +294,6 @@ class Training:
         gpu = torch.cuda.max_memory_allocated(self.device) / 1e9 if self._on_gpu else None
         return {"peak_rss_gb": peak_memory_gb(), "peak_gpu_gb": gpu}
 
-    def _out_of_memory(self) -> OutOfMemory:
-        """What to say of it; what the broken step held goes back to the device, the rest with the run itself."""
-        peak = self._peaks_now()["peak_gpu_gb" if self._on_gpu else "peak_rss_gb"]
-        gc.collect()
-        if self._on_gpu:
-            torch.cuda.empty_cache()
-        return OutOfMemory(
-            f"out of memory at batch size {self.config.data.batch_size}: peak {peak:.1f} GB of "
-            f"{memory_gb(self.device):.1f} GB; a smaller data.batch_size, data.image_size or model needs less"
-        )
-
     def _update_peaks(self) -> None:
         for name, value in self._peaks_now().items():
             earlier = self._peaks[name]  # of an attempt before
@@ -338,12 +309,3 @@ class Training:
         else:
             self._epochs_since_best += 1
         return self._epochs_since_best >= rule.patience
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one; InputError where cuda is asked and is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: found cuda, but torch sees no GPU here; allowed: cpu, auto")
-    return torch.device(name, 0) if name == "cuda" else torch.device(name)

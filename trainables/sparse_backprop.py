@@ -16,7 +16,8 @@ from sbp_tune.energy.carbon import intensity
 from sbp_tune.energy.node_actor import NodeLease
 from sbp_tune.energy.records import Reason
 from sbp_tune.errors import SbpTuneError
-from sbp_tune.training import Training, resolve_device
+from sbp_tune.numerics import resolve_device
+from sbp_tune.training import Training
 from sbp_tune.vision import build_model, check_model, load_dataset
 from trainables.checkpoints import newest_whole
 

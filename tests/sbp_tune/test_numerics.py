@@ -1,9 +1,12 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from sbp_tune import numerics
 from sbp_tune.config import TrainConfig
-from sbp_tune.numerics import computes_in_bf16, resolved_memory_format, resolved_precision
+from sbp_tune.numerics import computes_in_bf16, resolved_memory_format, resolved_precision, set_kernels
 from sbp_tune.training import Training
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -55,3 +58,25 @@ def test_a_run_is_the_one_with_what_auto_stands_for():
     assert auto.run_epoch()["loss"] == written.run_epoch()["loss"]
     auto.close(), written.close()
     assert numerics.resolved_memory_format(TrainConfig().memory_format, CPU, "fp32") is torch.channels_last
+
+
+@pytest.mark.parametrize(
+    ("tf32", "convolutions", "products"), [(None, "tf32", "ieee"), (True, "tf32", "tf32"), (False, "ieee", "ieee")]
+)
+@pytest.mark.parametrize("benchmark", [False, True])
+def test_every_run_says_all_of_the_kernels_of_its_process(tf32, convolutions, products, benchmark):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    try:
+        set_kernels(not tf32, not benchmark)  # a run before it, in the same process
+        set_kernels(tf32, benchmark)
+        assert (cudnn.conv.fp32_precision, matmul.fp32_precision) == (convolutions, products)
+        assert cudnn.benchmark is benchmark and cudnn.deterministic
+    finally:
+        set_kernels(None, False)
+
+
+def test_a_run_without_a_word_of_it_computes_as_torch_does():
+    script = "import torch; print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "True False\n"
+    set_kernels(None, False)
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32" and torch.backends.cuda.matmul.fp32_precision == "ieee"

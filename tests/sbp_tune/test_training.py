@@ -9,7 +9,8 @@ import torch
 
 from sbp_tune.config import TrainConfig, plugin_names
 from sbp_tune.errors import InputError, SbpTuneError
-from sbp_tune.training import Training, resolve_device
+from sbp_tune.numerics import resolve_device
+from sbp_tune.training import Training
 
 
 def config_of(**values):
@@ -233,3 +234,35 @@ def test_no_step_waits_for_the_gpu_wherever_the_images_lie(share, monkeypatch):
             training._update()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("estimator", ["dense", "mask", "channel_block", "layer"])
+def test_a_fused_update_is_the_same_update(name, estimator):
+    sparsity = {"estimator": estimator, "p0": 0.5, "auto_dense": False}
+    optimizer = {"name": name, "lr": 0.05 if name == "sgd" else 1e-3, "weight_decay": 5e-4}
+    runs = [Training(config_of(sparsity=sparsity, optimizer={**optimizer, "fused": fused})) for fused in (False, True)]
+    assert [run.optimizer.defaults["fused"] for run in runs] == [None, True]
+    plain, fused = (run(training, 2) for training in runs)
+    assert [row["loss"] for row in plain] == pytest.approx([row["loss"] for row in fused], rel=1e-3)
+    for training in runs:
+        training.close()
+
+
+@pytest.mark.slow  # the compiler takes most of a minute
+@pytest.mark.parametrize("sparsity", [{}, {**SPARSE}, {"estimator": "batch_slice", "p0": 0.5, "auto_dense": False}])
+def test_a_compiled_run_is_the_same_run_and_resumes_bit_for_bit(sparsity):
+    config = config_of(sparsity=sparsity, compile=True)
+    whole, eager = Training(config), Training(config_of(sparsity=sparsity))
+    rows, plain = run(whole, 3), run(eager, 3)
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in plain], rel=2e-2)
+    assert [row["tflop"] for row in rows] == [row["tflop"] for row in plain]
+    first = Training(config)
+    run(first, 1)
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
+    buffer.seek(0)
+    resumed = Training(config)
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    assert losses(run(resumed, 2)) == losses(rows[1:])
+    assert all(key.startswith("_orig_mod") is False for key in resumed.model.state_dict())
