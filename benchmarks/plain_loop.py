@@ -52,6 +52,11 @@ class PlainLoop:
         self._train = DataLoader(train, batch_size, shuffle=True, **options)
         self._val = DataLoader(val, batch_size, shuffle=False, **options)
 
+    def set_lr(self, lr: float) -> None:
+        """The learning rate from now on."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+
     def train_epoch(self) -> float:
         """One pass over the training images; mean loss."""
         self.model.train()

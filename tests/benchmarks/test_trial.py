@@ -6,7 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.trial import SHIPPED, arms, linked_images, main
+from benchmarks import accuracy
+from benchmarks.loops import SHIPPED, linked_images
+from benchmarks.trial import arms, main
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.files import read_yaml
@@ -88,3 +90,15 @@ def test_our_arm_has_the_settings_of_the_shipped_search():
     shipped = read_yaml(shipped_spaces()["resnet18_cifar10"])["config"]
     default = TrainConfig().model_dump()
     assert {name: shipped.get(name, default[name]) for name in SHIPPED} == SHIPPED
+
+
+def test_accuracies_of_both_loops_with_an_interval(images, tmp_path, capsys):
+    small = ["--model", "small_cnn", "--images", "14", "--val-images", "6", "--batch-size", "4", "--workers", "0"]
+    accuracy.main([*small, "--epochs", "2", "--seeds", "2", "--device", "cpu", "--data-root", str(images)])
+    result = json.loads(capsys.readouterr().out)
+    rows = result["by_seed"]
+    assert len(rows) == 2 and all(0 <= value <= 1 for row in rows for value in row.values())
+    difference = 100 * np.mean([row["sbp_tune"] - row["plain"] for row in rows])
+    assert result["mean"]["difference"] == pytest.approx(difference, abs=1e-3)
+    low, high = result["difference_interval"]
+    assert low - 1e-3 <= difference <= high + 1e-3
