@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--arms", nargs="+", metavar="NAME", help="only these of arms.yaml")
     parser.add_argument("--trials", type=int, help="of tuning, for each arm and control [the preset's]")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm and control")
-    parser.add_argument("--fresh-seeds", type=int, default=5, help="further runs of leading arms, 0 for none")
+    parser.add_argument("--fresh-seeds", type=int, default=4, help="further runs of leading arms, 0 for none")
     parser.add_argument("--workers", type=int, default=1 if torch.cuda.is_available() else 2, help="runs at a time")
     parser.add_argument("--work", type=Path, default=Path("results/frontier"), help="folder of the log of runs")
     parser.add_argument("--png", action="store_true", help="write the picture as PNG too (needs kaleido)")
