@@ -1,18 +1,21 @@
 import pytest
 
 from sbp_tune.errors import InputError
-from sbp_tune.study.placement import local_nodes, places, trials_at_a_time
-from sbp_tune.study.sections import ResourcesConfig
+from sbp_tune.study.demand import Demand, places
+from sbp_tune.study.placement import local_nodes, trials_at_a_time
 
-FOUR_T4 = {"CPU": 48.0, "GPU": 4.0}
+FOUR_T4 = {"CPU": 48.0, "GPU": 4.0, "accelerator_type:T4": 1.0}
 
 
 @pytest.mark.parametrize(
     ("cpu", "gpu", "count"),
-    [(12, 1, 4), (1, 1, 4), (24, 1, 2), (1, 0, 48), (5, 0, 9), (49, 0, 0), (1, 0.5, 8), (1, 0.1, 40), (1, 0.6, 4)],
+    [
+        *((12, 1, 4), (1, 1, 4), (24, 1, 2), (1, 0, 48), (5, 0, 9), (49, 0, 0), (1, 0.5, 8), (1, 0.1, 40), (1, 0.6, 4)),
+        *((1, 2, 2), (1, 3, 1), (1, 5, 0)),
+    ],
 )
 def test_how_many_trials_a_node_holds(cpu, gpu, count):
-    assert places(FOUR_T4, ResourcesConfig(cpu=cpu, gpu=gpu)) == count
+    assert places(FOUR_T4, Demand(cpu, gpu)) == count
 
 
 def test_none_fits_is_an_error_that_says_what_there_is(make_study):
