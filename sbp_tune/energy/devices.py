@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import platform
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -110,10 +111,13 @@ def nvml_uuid(device: object) -> str:
 
 @functools.cache
 def cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, without what a maker claims of it; `cpu` where the system does not say (Linux, x86)."""
+    """The processor's name and model number, which is all that tells some virtual ones apart; else its architecture."""
     lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return " ".join(re.sub(r"\((R|TM)\)", "", names[0]).split()) if names else "cpu"
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in found:
+        return f"cpu {platform.machine()}".strip()
+    name = " ".join(re.sub(r"\((R|TM)\)", "", found["model name"]).split())
+    return f"{name} (model {found['model']})" if "model" in found else name
 
 
 def _assigned(entry: str, nvml: Nvml) -> str:

@@ -41,11 +41,12 @@ class StudyResults:
     """One study: `trials` has a row per trial, `epochs` a row per trial and epoch.
 
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
-    unfinished trials running or interrupted),
-    kind (search, baseline), feasible (whether it meets all `search.constraints`; None where there are none, or where
-    that is not known), error, ended (local time, NaT while unfinished), device (its type; 'A + B' of one that went on
-    elsewhere), gpu_uuid (of all GPUs that an attempt of it held; there where one did), the METRICS of the last epoch
-    (NaN where not measured), the SOURCES, and the whole config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
+    unfinished trials running or interrupted), kind (search, baseline), feasible (whether it meets all
+    `search.constraints`; None where there are none, or where that is not known), error, ended (local time, NaT while
+    unfinished), device (its type; 'A + B' of one that went on elsewhere), gpu_uuid (of all GPUs that an attempt of it
+    held; there where one did), the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
+    config flattened to columns `config.<dotted key>`.
+    `epochs`: trial, epoch, and the METRICS of that epoch.
     """
 
     name: str
