@@ -174,7 +174,7 @@ class Study:
         problems = [
             f"resources.models.{name}: no trial trains it; allowed: {', '.join(models)}{near(name, models)}"
             for name in resources.models
-            if name not in models
+            if name not in models and self.file.confirm is None  # which trains some of them
         ]
         if resources.accelerator_type is not None and resources.gpu == 0:
             problems.append(f"resources.accelerator_type: found {resources.accelerator_type}, but a trial has no GPU")

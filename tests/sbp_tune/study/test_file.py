@@ -84,7 +84,7 @@ def test_a_pure_grid_runs_once(tmp_path):
         ),
         (
             ["resources={gpu: 0, accelerator_type: T4, models: {vgg19: {gpus: 1}}}"],
-            ["demo.yaml: resources.models.vgg19.gpus: unknown key; allowed: cpu, gpu"],
+            ["demo.yaml: resources.models.vgg19.gpus: unknown key (did you mean gpu?); allowed: cpu, gpu"],
         ),
         (
             ["resources={gpu: 0, accelerator_type: T4, models: {small_cn: {cpu: 1}}}"],
