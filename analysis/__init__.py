@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from analysis.recommendation import recommendation as recommendation
     from analysis.report import write_comparison as write_comparison
     from analysis.report import write_report as write_report
+    from sbp_tune.study.device_types import with_device as with_device
     from sbp_tune.study.results import StudyResults as StudyResults
     from sbp_tune.study.results import load_study as load_study
 
 _FIGURES = "analysis.figures"
 _HOMES = {
+    "sbp_tune.study.device_types": ("with_device",),
     "sbp_tune.study.results": ("StudyResults", "load_study"),
     "analysis.bill": ("bill_info",),
     "analysis.confirmed": ("confirmed_points", "confirmed_runs", "read_confirmed"),

@@ -10,10 +10,9 @@ from analysis.controls import compare_with_dense, dense_curve
 from analysis.energy_bill import energy_bill_info
 from analysis.text import one_line
 from analysis.trials import (
-    devices,
     estimator,
     is_candidate,
-    is_complete,
+    is_compared,
     is_dense_control,
     metric,
     records,
@@ -27,7 +26,7 @@ from sbp_tune.units import readable_energy, readable_metric
 def conclusion(study: StudyResults) -> list[str]:
     """Sentences, plain text: trials, most accurate trial, sparse against dense, source of the energy figures."""
     sentences = [*([study.simulation] if study.simulation else []), _trials(study)]
-    if (is_complete(study) & metric(study, "val_accuracy").notna()).any():
+    if (is_compared(study) & metric(study, "val_accuracy").notna()).any():
         sentences += [_most_accurate(study), *against_dense(study)]
         sentences += _confirmation(study)
     return [*sentences, *_constraints(study), *_caution(study)]
@@ -43,7 +42,7 @@ def _trials(study: StudyResults) -> str:
 
 
 def _most_accurate(study: StudyResults) -> str:
-    accuracy = metric(study, "val_accuracy").where(is_complete(study))
+    accuracy = metric(study, "val_accuracy").where(is_compared(study))
     # of equally accurate trials the one that cost least
     trials = study.trials[["trial"]].assign(
         estimator=estimator(study), accuracy=accuracy, loss=-accuracy, kwh=useful(study, "kwh")
@@ -90,7 +89,7 @@ def against_dense(study: StudyResults) -> list[str]:
 def _constraints(study: StudyResults) -> list[str]:
     """How many trials meet the study's constraints, which decide who may be on the front."""
     texts = study.study.get("search", {}).get("constraints") or []
-    complete = is_complete(study)
+    complete = is_compared(study, study.objectives)
     if not texts or not complete.any() or "feasible" not in study.trials:
         return []
     met, total = int((is_candidate(study) & complete).sum()), int(complete.sum())
@@ -120,9 +119,6 @@ def _caution(study: StudyResults) -> list[str]:
     sentences = [_source(total["measured_kwh"], total["kwh"])]
     if total["unrecorded"]:
         sentences.append(f"The energy of {_count(int(total['unrecorded']), 'trial')} is not known.")
-    if len(devices(study)) > 1:
-        names = ", ".join(devices(study))
-        sentences.append(f"The trials ran on different devices ({names}): compare kWh within one only.")
     return sentences
 
 

@@ -5,6 +5,7 @@ Runs of one seed are paired: they share initialisation and data order. All inter
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from analysis.controls import at_equal_cost, control_curve
 from analysis.pareto import front_mask, trial_front
 from analysis.picks import by_id, knee_of
 from analysis.text import one_line
-from analysis.trials import estimator, is_complete, is_dense_control, useful
+from analysis.trials import estimator, is_compared, is_complete, is_dense_control, useful
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_atomic
 from sbp_tune.study.results import StudyResults, confirmation_path, load_study
@@ -82,7 +83,7 @@ def points_to_confirm(study: StudyResults, points: str) -> Chosen:
         chosen = [int(number) for number in rows["trial"]]
     chosen = [number for number in chosen if number not in set(study.trials["trial"][is_control])]
     if not chosen:
-        others = ", ".join(map(str, study.trials["trial"][is_complete(study) & ~is_control])) or "none is complete"
+        others = ", ".join(map(str, study.trials["trial"][is_compared(study) & ~is_control])) or "none is complete"
         raise InputError(
             f"points: {one_line(points)} means dense trials alone, and controls run in any case; others: {others}"
         )
@@ -92,6 +93,7 @@ def points_to_confirm(study: StudyResults, points: str) -> Chosen:
 def confirmed_runs(study: StudyResults) -> pd.DataFrame:
     """The runs of a study's confirmation, a row each; empty where it has none.
 
+    Where they ran on several types of device, only those on the one of most controls, and what has failed.
     Columns: point (number of the trial that it repeats), seed, state, gpu_uuid (None without one), MEASURED.
     """
     columns = ["point", "seed", "state", "gpu_uuid", *MEASURED]
@@ -99,6 +101,7 @@ def confirmed_runs(study: StudyResults) -> pd.DataFrame:
     if not (path / "study.db").is_file():
         return pd.DataFrame(columns=columns)
     runs = load_study(path)
+    runs = dataclasses.replace(runs, trials=runs.trials[is_compared(runs) | ~is_complete(runs)])
     plan = runs.study["confirm"]["runs"]
     trials = [int(number) for number in runs.trials["trial"]]
     return pd.DataFrame(

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.pareto import front_mask
-from analysis.trials import estimator, is_complete, is_dense_control, useful
+from analysis.trials import estimator, is_compared, is_dense_control, useful
 from sbp_tune.study.results import StudyResults
 
 
@@ -60,7 +60,7 @@ def compare_with_dense(study: StudyResults) -> pd.DataFrame:
             "val_accuracy": useful(study, "val_accuracy"),
         }
     )
-    sparse = is_complete(study) & ~trials["estimator"].isin(["dense", "unknown"])
+    sparse = is_compared(study) & ~trials["estimator"].isin(["dense", "unknown"])
     trials = trials[sparse].dropna().reset_index(drop=True)
     curve = dense_curve(study)
     if curve.empty:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.pareto import trial_front
-from analysis.trials import is_complete, is_dense_control, metric
+from analysis.trials import is_compared, is_complete, is_dense_control, metric
 from sbp_tune.study.results import StudyResults
 
 COMPONENTS = {"gpu": "GPU", "cpu": "CPU", "ram": "RAM", "rest": "not itemised"}
@@ -32,7 +32,8 @@ class EnergyBillInfo(NamedTuple):
 def energy_bill_info(study: StudyResults) -> EnergyBillInfo:
     """Sums kWh over groups of trials: dense controls, on the front, not on the front, stopped, failed, unfinished.
 
-    Each trial is in one group; a dense control on the front counts as dense control. Energy whose
+    Each trial is in one group; a dense control on the front counts as dense control, and all that ran on another type
+    of device than the one shown (see `device_types`) are a group of their own. Energy whose
     measured share is not known (NaN) is not counted as measured. The idle energy of the machines is not
     part of any trial, and so not of this bill.
     """
@@ -62,7 +63,8 @@ def _group(study: StudyResults) -> pd.Series:
     rules = {
         "Dense controls": is_dense_control(study),
         "On the front": complete & on_front,
-        "Not on the front": complete,
+        "Not on the front": is_compared(study, study.objectives),
+        "On another type of device": complete,
         "Stopped": state == "stopped",
         "Failed": state == "failed",
         "Running": state == "running",

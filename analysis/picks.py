@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.pareto import knee, trial_front
 from analysis.text import one_line
-from analysis.trials import is_candidate, is_complete, is_dense_control, metric, useful
+from analysis.trials import is_candidate, is_compared, is_complete, is_dense_control, metric, useful
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import StudyResults
 
@@ -92,7 +92,7 @@ def _max_drop(study: StudyResults, value: str) -> pd.Series:
     points = _number(value)
     if not 0 <= points <= 100:
         raise InputError(f"max-drop: found {one_line(value)!r}; needs percentage points from 0 to 100, as max-drop=1.5")
-    accuracy = metric(study, "val_accuracy").where(is_complete(study))
+    accuracy = metric(study, "val_accuracy").where(is_compared(study))
     control = accuracy.where(is_dense_control(study)).max()
     best, of_what = (accuracy.max(), "trial") if math.isnan(control) else (control, "dense control")
     possible = accuracy.where(is_candidate(study) & metric(study, "kwh").notna())
@@ -177,7 +177,7 @@ def _front(study: StudyResults, rule: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _trial(study: StudyResults) -> str:
-    met = " that meets all constraints" if not is_candidate(study).equals(is_complete(study)) else ""
+    met = " that meets all constraints" if not is_candidate(study).equals(is_compared(study, study.objectives)) else ""
     return f"complete trial{met}"
 
 

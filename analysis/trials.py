@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from sbp_tune.config import DECIDING_KEYS, is_meaningless
 from sbp_tune.study import results
+from sbp_tune.study.device_types import device_of, shown_device
 from sbp_tune.study.results import StudyResults
+from sbp_tune.study.sections import OF_THE_DEVICE
 
 _CONFIG = "config."
 _ESTIMATOR = "sparsity.estimator"
@@ -34,12 +36,27 @@ def is_complete(study: StudyResults) -> pd.Series:
     return study.trials["state"] == "complete"
 
 
+def is_shown(study: StudyResults, names: Collection[str] = OF_THE_DEVICE) -> pd.Series:
+    """Which trials ran on the type of device that is shown [n trials]; all, where none of the metrics depends on it."""
+    if set(names).isdisjoint(OF_THE_DEVICE):
+        return pd.Series(True, index=study.trials.index)
+    if "device" not in study.trials or study.trials["device"].nunique(dropna=False) < 2:
+        return pd.Series(True, index=study.trials.index)
+    return device_of(study) == shown_device(study)
+
+
+def is_compared(study: StudyResults, names: Collection[str] = OF_THE_DEVICE) -> pd.Series:
+    """Which trials compare with each other in these metrics [n trials]: complete ones on one type of device."""
+    return is_complete(study) & is_shown(study, names)
+
+
 def is_candidate(study: StudyResults) -> pd.Series:
     """Which trials may be points of a front [n trials]: those that ran to their end and meet all constraints.
 
-    In a study with constraints, not one of which it is not known yet.
+    In a study with constraints, not one of which it is not known yet. On one type of device, where objectives depend
+    on it.
     """
-    complete = is_complete(study)
+    complete = is_compared(study, study.objectives)
     if not study.study.get("search", {}).get("constraints") or "feasible" not in study.trials:
         return complete
     return complete & study.trials["feasible"].eq(True)
@@ -54,11 +71,11 @@ def estimator(study: StudyResults) -> pd.Series:
 
 
 def is_dense_control(study: StudyResults) -> pd.Series:
-    """Which trials are complete dense runs [n trials]: the curve a sparse method must beat.
+    """Which trials are complete dense runs, on one type of device [n trials]: the curve a sparse method must beat.
 
     Baselines, and what a search proposes that has `dense` among its estimators and so tunes both sides alike.
     """
-    return is_complete(study) & (estimator(study) == "dense")
+    return is_compared(study) & (estimator(study) == "dense")
 
 
 def devices(study: StudyResults) -> list[str]:

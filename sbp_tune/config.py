@@ -279,6 +279,8 @@ def _field_names(model: Any, path: tuple[Any, ...]) -> list[str]:
     for step in path:
         if isinstance(step, str) and hasattr(model, "model_fields") and step in model.model_fields:
             model = model.model_fields[step].annotation
+        elif typing.get_origin(model) is dict:  # the step is one of its keys
+            model = typing.get_args(model)[1]
         if typing.get_origin(model) in (typing.Union, types.UnionType):
             model = next((arm for arm in typing.get_args(model) if hasattr(arm, "model_fields")), None)
     return list(model.model_fields) if hasattr(model, "model_fields") else []

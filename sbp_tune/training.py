@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.energy import EnergyMeter
-from sbp_tune.energy.devices import nvml_uuid
+from sbp_tune.energy.devices import cpu_name, nvml_uuid
 from sbp_tune.energy.records import Reason
 from sbp_tune.errors import DataError, InputError, SbpTuneError
 from sbp_tune.memory import peak_memory_gb, reset_peak_memory, says_what_does_not_fit
@@ -80,8 +80,8 @@ class Training:
 
     @property
     def device_name(self) -> str:
-        """Name of the GPU, or `cpu`."""
-        return torch.cuda.get_device_name(self.device) if self._on_gpu else "cpu"
+        """Name of the GPU, or of the processor: energies of unlike ones do not compare."""
+        return torch.cuda.get_device_name(self.device) if self._on_gpu else cpu_name()
 
     @says_what_does_not_fit
     def run_epoch(self, validate: bool = True) -> dict[str, Any]:

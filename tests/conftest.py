@@ -18,7 +18,7 @@ settings.load_profile("no time limit")
 
 @pytest.fixture(scope="session")
 def ray_address():
-    """One Ray of two cores and four GPUs that nobody computes on, for the whole session.
+    """One Ray of two cores and four GPUs that nobody computes on, said to be T4s, for the whole session.
 
     Its address, for drivers in processes of their own. Its workers find tests/modules.
     """
@@ -28,6 +28,6 @@ def ray_address():
 
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), MODULES]))
     options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 * 2**20}
-    ray.init("local", num_cpus=2, num_gpus=4, **options)
+    ray.init("local", num_cpus=2, num_gpus=4, resources={"accelerator_type:T4": 1}, **options)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()

@@ -18,6 +18,7 @@ config:
   epochs: 2
   sparsity: {estimator: mask, p0: {uniform: [0.1, 1.0]}}
 search: {trials: 4, tie: 0.05}
+resources: {cpu: 1, gpu: 0}
 """
 run = CliRunner().invoke
 

@@ -35,6 +35,7 @@ baselines:
   - {sparsity.estimator: dense, epochs: 2}
 search: {trials: 4}
 energy: {country: IRL}
+resources: {cpu: 1, gpu: 0}
 """
 
 INTERRUPTIONS = [

@@ -15,6 +15,7 @@ from sbp_tune.config import TrainConfig
 from sbp_tune.energy.carbon import intensity
 from sbp_tune.energy.node_actor import NodeLease
 from sbp_tune.energy.records import Reason
+from sbp_tune.energy.trial_lease import trial_lease
 from sbp_tune.errors import SbpTuneError
 from sbp_tune.numerics import resolve_device
 from sbp_tune.training import Training
@@ -28,6 +29,7 @@ _BESIDE = ("resume_from", "lease", "test")
 class SparseBackprop(ray.tune.Trainable):
     """Trains the network of a TrainConfig (plain data); every result is a row of design's columns."""
 
+    most_gpus = 1  # that a trial can train on
     _training: Training | None = None
 
     @classmethod
@@ -118,15 +120,9 @@ class SparseBackprop(ray.tune.Trainable):
 
     def _lease(self, config: TrainConfig) -> Callable[[list[str]], NodeLease]:
         """Metering by the node's meter: several trials share the machine."""
-        lease, bundle = self._given["lease"], self.trial_resources.bundles[0] if self.trial_resources else {}
-        fraction = min(1.0, bundle.get("GPU", 1.0)) or 1.0
-        cpus = bundle.get("CPU", config.cpu_threads or 1)
-
-        def meter(gpus: list[str]) -> NodeLease:
-            shares = dict.fromkeys(gpus, fraction)
-            return NodeLease(Path(lease["folder"]), lease["trial"], lease["attempt"], config.energy, shares, cpus)
-
-        return meter
+        resources = self.trial_resources
+        bundle = resources.bundles[0] if resources else None
+        return lambda used: trial_lease(self._given["lease"], config.energy, bundle, used, config.cpu_threads or 1)
 
     def _read(self, checkpoint: str) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(

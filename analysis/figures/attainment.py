@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.front import check_metrics, direction_of
-from analysis.trials import is_complete, useful
+from analysis.trials import is_compared, useful
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import axis_of
@@ -48,7 +48,7 @@ def attainment_info(
     directions = tuple(direction_of(studies[0], name) for name in (x, y)) if studies else ("min", "max")
     sets = []
     for study in studies:
-        values = pd.DataFrame({"x": useful(study, x), "y": useful(study, y)})[is_complete(study)].dropna()
+        values = pd.DataFrame({"x": useful(study, x), "y": useful(study, y)})[is_compared(study, (x, y))].dropna()
         if len(values):
             sets.append(values.to_numpy(dtype=float))
     count = len(sets)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.figures.hover import hover_lines
-from analysis.trials import estimator, is_complete, is_dense_control, useful, varying_config
+from analysis.trials import estimator, is_complete, useful, varying_config
 from sbp_tune.study.results import StudyResults
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def flop_saving_info(study: StudyResults) -> FlopSavingInfo:
             "work": _work(study),
         }
     )
-    table = table[is_complete(study)].dropna()
+    table = table[is_complete(study)].dropna()  # of every device, each against its own
     table = table[(table["tflop"] > 0) & (table["kwh"] > 0)]
-    dense = table[is_dense_control(study)[table.index]].groupby("work")[["tflop", "kwh"]].mean()
+    dense = table[table["estimator"] == "dense"].groupby("work")[["tflop", "kwh"]].mean()
     sparse = table[~table["estimator"].isin(["dense", "unknown"])].join(dense.add_suffix("_dense"), on="work")
     known = sparse.dropna()
     trials = pd.DataFrame(

@@ -11,7 +11,7 @@ from analysis.figures.confirmed import confirmed_rows
 from analysis.figures.hover import hover_lines
 from analysis.pareto import front_mask, knee
 from analysis.text import one_line
-from analysis.trials import estimator, is_complete, is_dense_control, useful
+from analysis.trials import estimator, is_compared, is_dense_control, is_shown, useful
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import METRICS, StudyResults
 from sbp_tune.units import Axis, axis_of
@@ -47,8 +47,8 @@ class ParetoFrontInfo(NamedTuple):
 def pareto_front_info(study: StudyResults, x: str = "kwh", y: str = "val_accuracy") -> ParetoFrontInfo:
     """Points, front, knee and ideal of two metrics of the trials, better as the study's objectives say.
 
-    Trials with a NaN in either metric, and failed or running trials, are left out; a stopped trial is
-    shown but never on the front. InputError for a metric that no study has.
+    Trials with a NaN in either metric, failed or running trials, and those on another type of device than the one
+    shown are left out; a stopped trial is shown but never on the front. InputError for a metric that no study has.
     """
     check_metrics(x, y)
     directions = (direction_of(study, x), direction_of(study, y))
@@ -59,10 +59,11 @@ def pareto_front_info(study: StudyResults, x: str = "kwh", y: str = "val_accurac
             "x": useful(study, x),
             "y": useful(study, y),
             "estimator": estimator(study),
-            "role": control.map({True: "control", False: "trial"}).where(is_complete(study), "stopped"),
+            "role": control.map({True: "control", False: "trial"}).where(is_compared(study), "stopped"),
         }
     )
-    points = points[study.trials["state"].isin(["complete", "stopped"])].dropna(subset=["x", "y"])
+    drawn = study.trials["state"].isin(["complete", "stopped"]) & is_shown(study)
+    points = points[drawn].dropna(subset=["x", "y"])
     points = points.reset_index(drop=True)
     for column, role in {"on_front": ["control", "trial"], "on_curve": ["control"]}.items():
         values = points[["x", "y"]].where(points["role"].isin(role))

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.figures import style
 from analysis.figures.front import COSTS, pareto_front_info
 from analysis.figures.hover import hover_lines
-from analysis.trials import is_complete, useful
+from analysis.trials import is_compared, useful
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import Axis, axis_of
 
@@ -77,7 +77,7 @@ def plot_fronts(*studies: StudyResults, x: str = "kwh", y: str = "val_accuracy")
 
 
 def _costs(studies: Sequence[StudyResults], x: str) -> list[str]:
-    recorded = [name for name in COSTS if any(useful(one, name)[is_complete(one)].notna().any() for one in studies)]
+    recorded = [name for name in COSTS if any(useful(one, name)[is_compared(one)].notna().any() for one in studies)]
     return [x, *(name for name in recorded if name != x and x in COSTS)]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.figures import style
 from analysis.pareto import hypervolume
-from analysis.trials import is_complete, metric, useful
+from analysis.trials import is_compared, metric, useful
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import axis_of, readable_metric
@@ -99,7 +99,7 @@ _PERCENT = axis_of("val_accuracy", [])
 def _values(study: StudyResults) -> NDArray[np.float64]:
     """Objectives [n trials, m] of the complete trials; NaN for all others."""
     values = pd.concat([useful(study, name) for name in study.objectives], axis=1)
-    return values.where(is_complete(study)).to_numpy(dtype=float)
+    return values.where(is_compared(study, study.objectives)).to_numpy(dtype=float)
 
 
 def _box(points: NDArray[np.float64], maximise: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

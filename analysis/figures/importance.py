@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.figures import style
 from analysis.figures.searched import short_names
 from analysis.text import escaped
-from analysis.trials import is_complete, meaningful_config, useful
+from analysis.trials import is_compared, meaningful_config, useful
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import StudyResults
 
@@ -59,7 +59,7 @@ def importance_info(study: StudyResults, evaluator: Evaluator = "ped_anova") -> 
     if evaluator not in ("ped_anova", "fanova"):
         raise InputError(f"evaluator: found {evaluator!r}; allowed: ped_anova, fanova")
     domains = _domains(study)
-    proposed = is_complete(study) & (study.trials["kind"] == "search")
+    proposed = is_compared(study, study.objectives) & (study.trials["kind"] == "search")
     values = pd.DataFrame({name: useful(study, name) for name in study.objectives})[proposed]
     counts = {name: int(np.isfinite(values[name]).sum()) for name in study.objectives}
     problem = None

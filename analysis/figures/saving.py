@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from analysis.controls import dense_curve
 from analysis.figures import style
 from analysis.pareto import front_mask
-from analysis.trials import estimator, is_complete, useful
+from analysis.trials import estimator, is_compared, useful
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import axis_of, readable_energy, readable_metric
 
@@ -48,7 +48,7 @@ def saving_info(study: StudyResults) -> SavingInfo:
             "val_accuracy": useful(study, "val_accuracy"),
         }
     )
-    trials = trials[is_complete(study) & ~trials["estimator"].isin(["dense", "unknown"])].dropna()
+    trials = trials[is_compared(study) & ~trials["estimator"].isin(["dense", "unknown"])].dropna()
     curve = dense_curve(study)
     rising = curve[~curve["val_accuracy"].duplicated()]  # the cheapest of the equally accurate
     savings, gains = [_EMPTY_SAVING], [_EMPTY_GAIN]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.text import one_line, shown
-from analysis.trials import estimator, is_complete, meaningful_config, varying_config
+from analysis.trials import estimator, is_compared, meaningful_config, varying_config
 from sbp_tune.errors import InputError
 from sbp_tune.study.results import StudyResults
 
@@ -36,11 +36,11 @@ def searched_info(study: StudyResults, keys: Sequence[str] | None = None) -> Sea
     config = meaningful_config(study)
     every = keys is None
     if keys is None:
-        several = estimator(study)[is_complete(study)].nunique() > 1 and ESTIMATOR in config
+        several = estimator(study)[is_compared(study, study.objectives)].nunique() > 1 and ESTIMATOR in config
         keys = [*([ESTIMATOR] if several else []), *map(str, varying_config(study))]
     elif unknown := [key for key in keys if key not in config]:
         raise InputError(f"{one_line(unknown[0])}: not a key of any trial; possible: {', '.join(map(str, config))}")
-    config = config.loc[is_complete(study), list(keys)]
+    config = config.loc[is_compared(study, study.objectives), list(keys)]
     if every:
         config = config[[key for key in config if config[key].nunique() > 1]]
     scales = {key: _scale(study, key, config[key]) for key in map(str, config)}

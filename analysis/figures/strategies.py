@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.figures import style
 from analysis.text import escaped
-from analysis.trials import estimator, is_complete, meaningful_config, useful, varying_config
+from analysis.trials import estimator, is_compared, meaningful_config, useful, varying_config
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import axis_of
 
@@ -120,4 +120,4 @@ def _trials(place: int, study: StudyResults) -> pd.DataFrame:
     frame["estimator"], frame["schedule"] = estimator(study), text("sparsity.schedule")
     rows = same.itertuples(index=False, name=None)
     frame["config"] = [f"{place} {values}" for values in rows] if len(frame) else []
-    return frame[is_complete(study)]
+    return frame[is_compared(study)]

@@ -32,6 +32,7 @@ from analysis.trials import devices, is_complete, useful
 from sbp_tune import __version__
 from sbp_tune.errors import InputError
 from sbp_tune.files import write_text_atomic, yaml_text
+from sbp_tune.study.device_types import mixed_devices, shown_device
 from sbp_tune.study.results import StudyResults
 from sbp_tune.units import readable_energy, readable_metric
 
@@ -78,13 +79,17 @@ def write_comparison(studies: Sequence[StudyResults], output: Path) -> Path:
 
 def _caution(studies: Sequence[StudyResults]) -> list[str]:
     """What forbids to compare the studies' energies."""
-    types = [devices(study) for study in studies]
-    if len({name for names in types for name in names}) < 2:
-        return []
-    pairs = zip(study_names(studies), types, strict=True)
-    said = "; ".join(f"{name}: {', '.join(found) or 'not recorded'}" for name, found in pairs)
+    within = [
+        paragraph(f"{name}: {text}", "problem")
+        for name, text in zip(study_names(studies), map(mixed_devices, studies), strict=True)
+        if text
+    ]
+    types = [shown_device(study) for study in studies]
+    if len(set(types)) < 2:
+        return within
+    said = "; ".join(f"{name}: {found}" for name, found in zip(study_names(studies), types, strict=True))
     text = f"The studies ran on different types of device ({said}). kWh of different device types are not comparable"
-    return [paragraph(f"{text}: compare each study with its own dense controls only.", "problem")]
+    return [*within, paragraph(f"{text}: compare each study with its own dense controls only.", "problem")]
 
 
 def _conclusions(studies: Sequence[StudyResults], found: Sequence[Recommendation | None]) -> pd.DataFrame:

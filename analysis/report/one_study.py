@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,7 @@ from analysis.text import escaped
 from analysis.trials import devices
 from sbp_tune import __version__
 from sbp_tune.files import write_text_atomic, yaml_text
+from sbp_tune.study.device_types import mixed_devices, shown_device
 from sbp_tune.study.results import StudyResults, confirmation_path, load_study
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def write_report(study: StudyResults, output: Path) -> Path:
     recorded is a dash. All text of the study is escaped. A figure without data is left out and named at the end, one
     that fails is named in its place and logged.
     """
+    study = dataclasses.replace(study, device=shown_device(study))  # a sample of it must not show another
     gallery, found = Gallery(), recommendation(study)
     drawn, (bill, problems) = drawn_trials(study, found), ledger_bill(study)
     sections = {
@@ -92,7 +95,7 @@ def write_report(study: StudyResults, output: Path) -> Path:
     sections = {title: parts for title, parts in sections.items() if parts}
     body = [
         f"<h1>{escaped(study.name)}</h1>",
-        *([paragraph(study.simulation, "problem")] if study.simulation else []),
+        *(paragraph(text, "problem") for text in (study.simulation, mixed_devices(study)) if text),
         *answer(study, found, bill),
         paragraph(" ".join(conclusion(study)), "conclusion"),
         contents(sections),

@@ -26,6 +26,10 @@ AddressOption = Annotated[str | None, typer.Option(help="A running Ray cluster, 
 CrossCheckOption = Annotated[
     bool, typer.Option("--cross-check", help="Run CodeCarbon beside our own ledger, for `sbp-tune energy` to compare.")
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of a study on several types of device: the one to show.", show_default="most"),
+]
 DEFAULT_RESULTS = Path("results")
 
 
@@ -61,14 +65,18 @@ def study_file(name: str) -> Path:
     return path if path.is_file() else shipped_spaces().get(name, path)
 
 
-def write_all_tables(path: Path) -> tuple[Any, Any]:
-    """The loaded study and its front, after writing both as files, and what is confirmed of it."""
+def write_all_tables(path: Path, device: str | None = None) -> tuple[Any, Any]:
+    """The loaded study and its front, after writing both as files, and what is confirmed of it.
+
+    device: of whose type the front is.
+    """
     from analysis.confirmed import write_confirmed
     from analysis.pareto import trial_front
     from sbp_tune.files import write_atomic
+    from sbp_tune.study.device_types import with_device
     from sbp_tune.study.results import confirmation_path, load_study, write_tables
 
-    loaded = load_study(path)
+    loaded = with_device(load_study(path), device)
     write_tables(loaded)
     front = trial_front(loaded)
     write_atomic(path / "front.csv", lambda file: front.to_csv(file, index=False))

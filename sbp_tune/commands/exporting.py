@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from sbp_tune.commands import DEFAULT_RESULTS, ResultsOption, StudyArgument, app, errors_as_lines, study_path
+from sbp_tune.commands import (
+    DEFAULT_RESULTS,
+    DeviceOption,
+    ResultsOption,
+    StudyArgument,
+    app,
+    errors_as_lines,
+    study_path,
+)
 
 # As in analysis.picks.RULES, which takes pandas to import.
 _PICKS = """What to pick:
@@ -47,15 +55,18 @@ def export(
             "--as", help="A config, or a script that trains it.", show_default="by the file's name, else yaml"
         ),
     ] = None,
+    device: DeviceOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Write the config of a chosen trial."""
     with errors_as_lines():
         from analysis.export import export_config
+        from sbp_tune.study.device_types import with_device
         from sbp_tune.study.results import load_study
 
         output = output or Path({Form.PYTHON: "best.py", Form.JSON: "best.json"}.get(form or Form.YAML, "best.yaml"))
-        typer.echo(export_config(load_study(study_path(study, results)), pick, output, form and form.value))
+        loaded = with_device(load_study(study_path(study, results)), device)
+        typer.echo(export_config(loaded, pick, output, form and form.value))
 
 
 @app.command(epilog="Example:  sbp-tune compare best.yaml results/quickstart:max-accuracy")

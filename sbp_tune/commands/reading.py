@@ -9,6 +9,7 @@ import typer
 
 from sbp_tune.commands import (
     DEFAULT_RESULTS,
+    DeviceOption,
     ResultsOption,
     StudyArgument,
     app,
@@ -41,13 +42,14 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="[default: report.html in the study; here, for several]")
     ] = None,
+    device: DeviceOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Write the tables and the report of a study, whatever state it is in, or compare several side by side."""
     with errors_as_lines():
         from analysis.report import write_comparison, write_report
 
-        loaded = [write_all_tables(study_path(study, results))[0] for study in studies]
+        loaded = [write_all_tables(study_path(study, results), device)[0] for study in studies]
         if len(loaded) == 1:
             typer.echo(write_report(loaded[0], output or loaded[0].path / "report.html"))
         else:

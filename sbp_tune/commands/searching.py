@@ -66,7 +66,8 @@ def search(
 def resume(
     study: StudyArgument,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a budget, as in budget.kwh=10.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a budget, as in budget.kwh=10."),
     ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     address: AddressOption = None,

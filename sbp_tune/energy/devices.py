@@ -1,14 +1,17 @@
-"""Which GPUs a run uses, as NVML UUIDs: the one name of a device that all tools share.
+"""Which GPUs a run uses, as NVML UUIDs: the one name of a device that all tools share; and the processor's name.
 
 Ray and torch are not imported: what they say comes in as plain data.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
 
 from sbp_tune.energy.nvml import Nvml, system_nvml
 from sbp_tune.errors import SbpTuneError
@@ -25,9 +28,9 @@ def trial_gpus(
     """UUIDs of the GPUs that a trial is to be billed, by the best evidence there is.
 
     count: GPUs it holds, perhaps a part of one; 0 for a CPU trial, which gets none whatever its environment says.
-    used: what the trial's own torch calls the devices it computes on, which settles it; else assigned: what Ray
-    gave it (`get_accelerator_ids()["GPU"]`); else what `environ` shows it. SbpTuneError if two of these name
-    different GPUs, for a GPU that is not there, and for another number than `count`: nothing is guessed.
+    assigned: what Ray gave it (`get_accelerator_ids()["GPU"]`), all of which it holds; else used: what the trial's
+    own torch calls the devices it computes on; else what `environ` shows it. SbpTuneError if it computes on a GPU
+    that it was not given, for one that is not there, and for another number than `count`: nothing is guessed.
     """
     if count <= 0:
         return []
@@ -36,7 +39,7 @@ def trial_gpus(
     mine = [_present(nvml_uuid(device), nvml) for device in used]
     if mine and given is not None and not set(mine) <= set(given):
         raise SbpTuneError(f"the trial computes on {_list(mine)}, but was given {_list(given)}")
-    found = list(dict.fromkeys(mine or (resolve_gpus(environ, nvml) if given is None else given)))
+    found = list(dict.fromkeys(given if given is not None else mine or resolve_gpus(environ, nvml)))
     if len(found) != math.ceil(count):
         raise SbpTuneError(f"a trial with {count:g} GPUs, but found {_list(found)}: name those that it computes on")
     return found
@@ -86,10 +89,35 @@ def resolve_gpus(environ: Mapping[str, str] = os.environ, nvml: Nvml | None = No
     return found
 
 
+def name_gpus_by_uuid(environ: MutableMapping[str, str] = os.environ, nvml: Nvml | None = None) -> None:
+    """Makes CUDA_VISIBLE_DEVICES name by UUID what Ray has named by number, and CUDA count as NVML does.
+
+    For a process in which CUDA has not begun. Nothing else changes: UUIDs, an empty list, numbers of no GPU here.
+    """
+    environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    entries = [entry.strip() for entry in environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    if not all(entry.isdecimal() for entry in entries):
+        return
+    uuids = (nvml or system_nvml()).uuids()
+    if all(int(entry) < len(uuids) for entry in entries):
+        environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids[int(entry)] for entry in entries)
+
+
 def nvml_uuid(device: object) -> str:
     """NVML's form of a UUID; torch.cuda.get_device_properties(i).uuid comes without the `GPU-`."""
     text = str(device)
     return text if text.startswith(("GPU-", "MIG-")) else f"GPU-{text}"
+
+
+@functools.cache
+def cpu_name(file: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name and model number, which is all that tells some virtual ones apart; else its architecture."""
+    lines = file.read_text().splitlines() if file.is_file() else []
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in found:
+        return f"cpu {platform.machine()}".strip()
+    name = " ".join(re.sub(r"\((R|TM)\)", "", found["model name"]).split())
+    return f"{name} (model {found['model']})" if "model" in found else name
 
 
 def _assigned(entry: str, nvml: Nvml) -> str:

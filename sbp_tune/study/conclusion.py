@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from sbp_tune.study.device_types import mixed_devices
 from sbp_tune.study.results import StudyResults, useful
 from sbp_tune.units import readable_energy, readable_metric
 
@@ -32,8 +33,9 @@ def print_conclusion(
     complete = (results.trials["state"] == "complete").any()
     nobody = "No trial meets all constraints." if complete else "No trial was trained to its end."
     console.print(_front_table(results, front) if len(front) else nobody)
-    if results.simulation:
-        _say(console, results.simulation)
+    for text in (results.simulation, mixed_devices(results)):
+        if text:
+            _say(console, text)
     trials = results.trials
     counts = trials["state"].value_counts()
     order = ("complete", "stopped", "failed", "running", "interrupted")

@@ -56,7 +56,7 @@ def planned(results: StudyResults, trials: Sequence[int], seeds: int, before: di
     all_seeds = list(islice(chain(begun, fresh_seeds(results, begun)), seeds))
     runs += _shuffled([{"point": point, "seed": seed} for seed in all_seeds for point in dict.fromkeys(chosen)], runs)
     concurrent, blocks = search_file.file.search.concurrent, len({run["seed"] for run in runs})
-    if search_file.resources.gpu > 0:  # see BlockSearcher
+    if any(demand.gpu > 0 for demand in search_file.demands()):  # see BlockSearcher
         concurrent = min(concurrent or blocks, blocks)
     document = {
         "name": f"{results.name[:92]}.confirm",

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
 
-from sbp_tune.config import TrainConfig, check_config, validate
+from sbp_tune.config import ModelConfig, TrainConfig, check_config, validate
 from sbp_tune.errors import InputError
 from sbp_tune.files import read_yaml
+from sbp_tune.section import near
 from sbp_tune.study.constraints import Constraint
+from sbp_tune.study.demand import Demand, Nodes, demand_of, resolved
 from sbp_tune.study.document import set_key, with_absolute_paths
 from sbp_tune.study.samplers import resolved_sampler
 from sbp_tune.study.sections import ResourcesConfig, SimulateConfig, StudyFile
-from sbp_tune.study.space import MOST_POINTS, Space
+from sbp_tune.study.space import CASE, MOST_POINTS, Space
 from sbp_tune.study.space_parser import check_point, parse_space
 from sbp_tune.study.stopping import scheduler_problems
 from sbp_tune.study.storage_url import storage_problem
 
 _REPLAY = "trainables.replay:Replay"
+_SIMULATED = ResourcesConfig(cpu=1, gpu=0)
 _TO_MAXIMISE = ("val_accuracy", "f1", "roc_auc", "precision", "recall")
 
 
@@ -48,8 +52,40 @@ class Study:
 
     @property
     def resources(self) -> ResourcesConfig:
-        """What one trial occupies; a simulated one needs no GPU, whatever the file says of the real one."""
-        return self.file.resources if self.file.simulate is None else ResourcesConfig()
+        """What its trials occupy; a simulated one needs no GPU, whatever the file says of the real ones."""
+        return self.file.resources if self.file.simulate is None else _SIMULATED
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that its trials can train, each once."""
+        points = list(self.baselines)
+        if self.file.confirm is None:
+            points += [{}, *({CASE: case} for case in self.space.cases)]
+        for parameter in self.space.parameters:
+            if parameter.key in ("model", "model.name"):
+                points += [{parameter.key: value} for value in parameter.domain.samples()]
+        return list(dict.fromkeys(_model_of(self.space.config(point)) for point in points))
+
+    def demands(self) -> dict[Demand, list[str]]:
+        """All that trials take, each with the models that take it."""
+        found: dict[Demand, list[str]] = {}
+        for model in self.models:
+            found.setdefault(demand_of(self.resources, model), []).append(model)
+        return found
+
+    def placed_on(self, nodes: Nodes) -> Study:
+        """This study with what its file leaves open of `resources` resolved by the machines; one in which it is, as is.
+
+        A simulation leaves it open: it says nothing of the machines that would train.
+        """
+        if self.file.simulate is not None:
+            return self
+        may_use_gpu = self.space.constants.get("device") != "cpu"
+        resources = resolved(self.file.resources, nodes, may_use_gpu)
+        placed = copy.copy(self)
+        placed.file = self.file.model_copy(update={"resources": resources})
+        placed.document = {**self.document, "resources": resources.model_dump(mode="json")}
+        return placed
 
     @property
     def beside_config(self) -> dict[str, Any]:
@@ -100,8 +136,9 @@ class Study:
         """The complete config of a trial at a point of the space, plain data."""
         config = self.space.config(values)
         config["energy"] = self.file.energy.model_dump()
-        config.setdefault("cpu_threads", self.file.resources.cpu)
-        config.setdefault("device", "cuda" if self.file.resources.gpu > 0 else "cpu")
+        demand = demand_of(self.file.resources, _model_of(config))
+        config.setdefault("cpu_threads", demand.cpu)
+        config.setdefault("device", "cuda" if demand.gpu > 0 else "cpu")
         return check_config(config, self.source, "config").model_dump(mode="json")
 
     def _check(self) -> None:
@@ -121,6 +158,7 @@ class Study:
             problems.append("budget.co2_kg: needs energy.country (or energy.cloud and energy.cloud_region)")
         if problem := storage_problem(search.storage):
             problems.append(f"search.storage: {problem}")
+        problems += self._resources_problems()
         problems += scheduler_problems(search, self.objectives, self.longest_training)
         problems += self._grid_problems()
         if any(constraint.is_relative for constraint in self.constraints):
@@ -129,6 +167,18 @@ class Study:
                 problems.append(f"search.constraints: `baseline` is the first baseline, a dense one; found {first}")
         if problems:
             raise InputError([f"{self.source}: {problem}" for problem in problems])
+
+    def _resources_problems(self) -> list[str]:
+        """What of `resources` no trial can ask for."""
+        resources, models = self.file.resources, self.models
+        problems = [
+            f"resources.models.{name}: no trial trains it; allowed: {', '.join(models)}{near(name, models)}"
+            for name in resources.models
+            if name not in models and self.file.confirm is None  # which trains some of them
+        ]
+        if resources.accelerator_type is not None and resources.gpu == 0:
+            problems.append(f"resources.accelerator_type: found {resources.accelerator_type}, but a trial has no GPU")
+        return problems
 
     def _grid_problems(self) -> list[str]:
         """Why the sampler `grid` cannot run every point."""
@@ -165,6 +215,12 @@ class Study:
         document["search"]["trials"] = max(1, math.ceil(self.proposed_trials / len(self.grid)))
         document["search"]["sampler"] = self.sampler
         return document
+
+
+def _model_of(config: dict[str, Any]) -> str:
+    """The name of a config's model, or the one that it has by default."""
+    model = config.get("model")
+    return str((model if isinstance(model, dict) else {}).get("name", ModelConfig.model_fields["name"].default))
 
 
 def load_study_file(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
@@ -15,7 +15,7 @@ from sbp_tune.study.duplicates import counts
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.lock import only_writer
-from sbp_tune.study.placement import ray_nodes, trials_at_a_time
+from sbp_tune.study.placement import compares_devices, gpu_types, local_nodes, ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.ray_session import connected_ray
 from sbp_tune.study.running import Ending, run, told_how_to_go_on
@@ -30,8 +30,8 @@ from sbp_tune.study.storage import (
 )
 from sbp_tune.study.versions import versions
 
-if TYPE_CHECKING:
-    pass
+_CAN_CHANGE = ("budget.", "resources.accelerator_type=")  # of a study that has begun
+_GPU_TYPES = "gpu_types"  # attribute of a study: types of GPUs on which it began
 
 
 def search(study: Study, path: Path, address: str | None = None, cross_checked: bool = False) -> Ending:
@@ -41,10 +41,14 @@ def search(study: Study, path: Path, address: str | None = None, cross_checked: 
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise _exists(path)
+    if address is None:
+        study = study.placed_on(local_nodes())
     check_on_this_machine(study, address)
     with connected_ray(address):
-        concurrent = trials_at_a_time(study, ray_nodes())
-        _create(study, path)
+        nodes = ray_nodes()
+        study = study.placed_on(nodes)
+        concurrent = trials_at_a_time(study, nodes)
+        _create(study, path, gpu_types(study, nodes))
         with only_writer(path), told_how_to_go_on(path):
             return run(study, path, concurrent, cross_checked)
 
@@ -54,15 +58,17 @@ def resume(
 ) -> Ending:
     """Continues an interrupted study: finished trials stay, unfinished ones go on from their last checkpoint.
 
-    overrides: `budget.key=YAML value`, which the study keeps; nothing else of it can change.
+    overrides: `budget.key=YAML value`, or resources.accelerator_type, which the study keeps; nothing else of it can
+    change.
 
     Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
     left. The study's storage is told of every ending at once, and is never older than what ended.
     """
     check_directory(path)
-    if others := [override for override in overrides if not override.startswith("budget.")]:
+    if others := [override for override in overrides if not override.startswith(_CAN_CHANGE)]:
         again = (
-            f"only budget.KEY can be set for a study that has begun; `sbp-tune search {path}/study.yaml` makes another"
+            "only budget.KEY and resources.accelerator_type can be set for a study that has begun; "
+            f"`sbp-tune search {path}/study.yaml` makes another"
         )
         raise InputError([f"--set {override}: {again}" for override in others])
     with only_writer(path):
@@ -90,7 +96,10 @@ def go_on(study: Study, path: Path, address: str | None, cross_checked: bool) ->
             raise InputError(f"{path}: its budget is used up: {why}; {again}")
         check_on_this_machine(study, address)
         with connected_ray(address):
-            concurrent = trials_at_a_time(study, ray_nodes())
+            nodes = ray_nodes()
+            study = study.placed_on(nodes)
+            concurrent = trials_at_a_time(study, nodes)
+            _warn_of_other_gpus(study, path, gpu_types(study, nodes))
             _store(study, path)
             return run(study, path, concurrent, cross_checked)
 
@@ -112,8 +121,19 @@ def _store(study: Study, path: Path) -> None:
     enqueue_fixed_points(open_study(path), study)
 
 
-def _create(study: Study, path: Path) -> None:
-    """Makes the study directory in one step, with all that `resume` needs."""
+def _warn_of_other_gpus(study: Study, path: Path, types: list[str]) -> None:
+    before = open_study(path).user_attrs.get(_GPU_TYPES) or types
+    if set(before) != set(types) and compares_devices(study):
+        now = ", ".join(types) or "none"
+        print(
+            f"warning: {path} began on GPUs of type {', '.join(before)} and goes on with {now}: their kWh and times "
+            "do not compare, and the sampler learns from both; `sbp-tune report --device` shows each by itself",
+            file=sys.stderr,
+        )
+
+
+def _create(study: Study, path: Path, types: list[str]) -> None:
+    """Makes the study directory in one step, with all that `resume` needs; types: of GPUs that it begins on."""
     from sbp_tune.study.searcher import enqueue_fixed_points
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +141,7 @@ def _create(study: Study, path: Path) -> None:
         made = Path(folder) / path.name
         made.mkdir()
         write_text_atomic(made / "study.yaml", yaml_text(study.document))
-        storage = create_study(made, study.file.name, study.objectives, {"versions": versions()})
+        storage = create_study(made, study.file.name, study.objectives, {"versions": versions(), _GPU_TYPES: types})
         with storage_errors(made):
             try:
                 enqueue_fixed_points(storage, study)

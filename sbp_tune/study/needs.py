@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sbp_tune.config import DataConfig
 from sbp_tune.errors import InputError
+from sbp_tune.study.demand import Nodes
 from sbp_tune.study.file import Study
-from sbp_tune.study.placement import Nodes, local_nodes, places, trials_at_a_time
+from sbp_tune.study.placement import holds, local_nodes, trials_at_a_time
 from sbp_tune.study.preflight import distinct_inputs
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def study_needs(study: Study, nodes: Nodes | None = None) -> dict[str, Any]:
     lies or would). Nothing is decoded or fetched. nodes: for tests.
     """
     nodes = nodes or local_nodes()
+    study = study.placed_on(nodes)
     needs = [_data_needs(config) for config in _data_configs(study)]
     problems = [f"{study.source}: config.{one['problem']}" for one in needs if one["problem"] and not one["fetched"]]
     try:
@@ -48,10 +50,9 @@ def study_needs(study: Study, nodes: Nodes | None = None) -> dict[str, Any]:
         "data": needs,
         "placement": {
             "trials": study.total_trials,
-            "cpu": study.resources.cpu,
-            "gpu": study.resources.gpu,
+            "takes": {", ".join(models): str(demand) for demand, models in study.demands().items()},
             "device": device,
-            "nodes": {name: {**node, "holds": places(node, study.resources)} for name, node in nodes.items()},
+            "nodes": {name: {**node, "holds": holds(study, node)} for name, node in nodes.items()},
             "at_a_time": at_a_time,
         },
         "problems": list(dict.fromkeys(problems)),
@@ -139,9 +140,11 @@ def _memory(one: dict[str, Any], at_a_time: int, memory_gb: float) -> str:
 def _placement(placement: dict[str, Any]) -> list[str]:
     lines = []
     for name, node in placement["nodes"].items():
-        holds = f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs"
-        lines.append(f"{name}: {holds}, holds {node['holds']} trials")
-    asked = f"A trial takes {placement['cpu']} CPU and {placement['gpu']:g} GPU and trains on {placement['device']}"
+        has = f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs"
+        lines.append(f"{name}: {has}, holds {node['holds']}")
+    takes = placement["takes"]
+    asked = ", ".join(text if len(takes) == 1 else f"{text} ({models})" for models, text in takes.items())
+    asked = f"A trial takes {asked} and trains on {placement['device']}"
     return [*lines, f"{asked}; {placement['trials']} trials, {placement['at_a_time']} at a time."]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib import import_module
 from typing import Any
 
@@ -35,6 +36,12 @@ def check_on_this_machine(study: Study, address: str | None) -> None:
     Only for a local search: on a cluster the data need not lie where the driver runs.
     """
     trainable = load_trainable(study.trainable)
+    most = getattr(trainable, "most_gpus", math.inf)
+    if (gpus := max((demand.gpu for demand in study.demands()), default=0)) > most:
+        raise InputError(
+            f"{study.source}: resources.gpu: found {gpus:g}, but {study.trainable} trains on {most} GPU; more are for "
+            "a trainable of your own"
+        )
     try:
         make_sampler(study.sampler, study.file.search.seed, study.space)  # somebody's own may not be there
     except InputError as error:

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sbp_tune.study.demand import Nodes
 from sbp_tune.study.file import Study
-from sbp_tune.study.placement import local_nodes, places, ray_nodes, trials_at_a_time
+from sbp_tune.study.placement import holds, local_nodes, ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.ray_session import connected_ray
 from sbp_tune.study.simulation import simulation_text
@@ -21,6 +22,8 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
     console = console or Console()
     if study.file.simulate is not None:
         console.print(simulation_text(study.document), markup=False, highlight=False)
+    nodes = _nodes(address)
+    study = study.placed_on(nodes)
     check_on_this_machine(study, address)
     table = Table(title=f"{study.file.name}: searched", title_justify="left")
     for name in ("parameter", "domain", "only when"):
@@ -45,7 +48,7 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
         f"results would go to {path}",
         markup=False,
     )
-    _print_placement(study, address, console)
+    _print_placement(study, nodes, console)
 
 
 def _print_rungs(study: Study, console: Console) -> None:
@@ -58,20 +61,22 @@ def _print_rungs(study: Study, console: Console) -> None:
         console.print(f"  epochs {', '.join(map(str, rungs))}", highlight=False)
 
 
-def _print_placement(study: Study, address: str | None, console: Console) -> None:
+def _nodes(address: str | None) -> Nodes:
     if address is None:
-        nodes = local_nodes()
-    else:
-        with connected_ray(address):
-            nodes = ray_nodes()
-    resources = study.resources
-    for name, node in nodes.items():
-        holds = f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs"
-        console.print(f"{name}: {holds}, holds {places(node, resources)} trials", markup=False, highlight=False)
+        return local_nodes()
+    with connected_ray(address):
+        return ray_nodes()
+
+
+def _print_placement(study: Study, nodes: Nodes, console: Console) -> None:
     at_a_time = trials_at_a_time(study, nodes)
-    console.print(
-        f"A trial takes {resources.cpu} CPU and {resources.gpu:g} GPU: {at_a_time} at a time.", highlight=False
-    )
+    for name, node in nodes.items():
+        has = f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs"
+        console.print(f"{name}: {has}, holds {holds(study, node)}", markup=False, highlight=False)
+    demands = study.demands()
+    for demand, models in demands.items():
+        of = f" of {', '.join(models)}" if len(demands) > 1 else ""
+        console.print(f"A trial{of} takes {demand}: {at_a_time} at a time.", markup=False, highlight=False)
 
 
 def _short(value: object) -> str:

@@ -41,11 +41,12 @@ class StudyResults:
     """One study: `trials` has a row per trial, `epochs` a row per trial and epoch.
 
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
-    unfinished trials running or interrupted),
-    kind (search, baseline), feasible (whether it meets all `search.constraints`; None where there are none, or where
-    that is not known), error, ended (local time, NaT while unfinished), device, gpu_uuid (of all GPUs that an attempt
-    of it held; there where one did), the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
-    config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
+    unfinished trials running or interrupted), kind (search, baseline), feasible (whether it meets all
+    `search.constraints`; None where there are none, or where that is not known), error, ended (local time, NaT while
+    unfinished), device (its type; 'A + B' of one that went on elsewhere), gpu_uuid (of all GPUs that an attempt of it
+    held; there where one did), the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
+    config flattened to columns `config.<dotted key>`.
+    `epochs`: trial, epoch, and the METRICS of that epoch.
     """
 
     name: str
@@ -56,6 +57,7 @@ class StudyResults:
     trials: pd.DataFrame
     epochs: pd.DataFrame
     configs: dict[int, dict[str, Any]]
+    device: str | None = None  # the type within which trials are compared; None: see device_types.shown_device
 
     @property
     def simulation(self) -> str | None:
@@ -77,7 +79,7 @@ def load_study(path: Path | str) -> StudyResults:
         records = storage.get_trials(deepcopy=False)
     begun = [r for r in records if r.state.name != "WAITING" and not was_left_out(r)]
     epochs, billed = _epochs(path, begun), study_bill(path)
-    lasts = _lasts(epochs)
+    lasts, devices = _lasts(epochs), _devices(epochs)
     bills = billed.bill.trials if billed is not None and billed.bill is not None else {}
     trials, configs = [], {}
     for record in begun:
@@ -94,7 +96,7 @@ def load_study(path: Path | str) -> StudyResults:
                 "feasible": is_feasible(record),
                 "error": attributes.get("error"),
                 "ended": record.datetime_complete,
-                "device": last.get("device"),
+                "device": devices.get(record.number),
                 **{name: last.get(name) for name in (*METRICS, *SOURCES)},
                 **_energy(bills.get(str(record.number)), last),
                 **flat_columns(configs[record.number]),
@@ -134,6 +136,15 @@ def _lasts(epochs: pd.DataFrame) -> dict[int, dict[str, Any]]:
     rows = epochs.groupby("trial").tail(1).astype(object)
     plain = rows.where(rows.notna(), None).to_dict("records")
     return {int(row["trial"]): {str(name): value for name, value in row.items()} for row in plain}
+
+
+def _devices(epochs: pd.DataFrame) -> dict[int, str]:
+    """The type of device of each trial, by number; of one that was continued on another 'A + B'."""
+    used = epochs[["trial", "device"]].dropna().drop_duplicates()
+    devices: dict[int, str] = {}
+    for trial, name in zip(used["trial"], used["device"], strict=True):
+        devices[int(trial)] = f"{devices[int(trial)]} + {name}" if int(trial) in devices else str(name)
+    return devices
 
 
 def _energy(bill: TrialBill | None, last: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
     from sbp_tune.study.budget_keeper import BudgetKeeper
     from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.leases import LeaseEnder
+    from sbp_tune.study.placed import placed
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.recorder import Recorder
     from sbp_tune.study.scheduler import make_scheduler
@@ -63,9 +64,7 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
     budget = BudgetKeeper(study, path, progress.say)
     searcher = OptunaSearcher(study, path, budget.admits) if confirm is None else BlockSearcher(study, path, confirm)
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(
-            load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-        ),
+        placed(load_trainable(study.trainable), study),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             scheduler=make_scheduler(study, path),

@@ -15,6 +15,9 @@ Objective = Literal[
     "val_accuracy", "f1", "roc_auc", "precision", "recall", "val_loss", "kwh", "co2_kg", "train_time_s", "tflop"
 ]
 
+OF_THE_DEVICE = ("kwh", "co2_kg", "train_time_s")
+"""Objectives in which trials on different types of device do not compare."""
+
 
 def _sampler(name: str) -> str:
     if name not in ("auto", *SAMPLERS) and not re.fullmatch(r"[\w.]+:\w+", name):
@@ -95,12 +98,41 @@ class BudgetConfig(Section):
     hypervolume_gain: GainConfig | None = Field(None, description="no trial is started below this gain; none: no such")
 
 
-class ResourcesConfig(Section):
-    """What one trial occupies."""
+def _gpus(number: float | None) -> float | None:
+    if number is not None and number > 1 and number != int(number):
+        raise ValueError("needs a fraction of one GPU, or a whole number of them")
+    return number
 
-    cpu: int = Field(1, ge=1, description="cores, and torch's threads")
-    gpu: float = Field(
-        0, ge=0, le=1, description="a GPU, a fraction of one (its energy is then split by rule, and so marked), or none"
+
+Gpus = Annotated[float | None, AfterValidator(_gpus)]
+
+
+class ModelResources(Section):
+    """What a trial of one model occupies, where that differs."""
+
+    cpu: int | None = Field(None, ge=1, description="cores; none: as of the other models")
+    gpu: Gpus = Field(None, ge=0, description="GPUs, likewise")
+
+
+class ResourcesConfig(Section):
+    """What one trial occupies. What is left out follows from the machines when the search begins."""
+
+    cpu: int | None = Field(
+        None,
+        ge=1,
+        description="cores, and torch's threads; none: its GPUs' share of them (12 of 48 with 1 of 4), else 1",
+    )
+    gpu: Gpus = Field(
+        None,
+        ge=0,
+        description="GPUs, a fraction of one (its energy is then split by rule, and so marked), or 0; none: one where "
+        "the machines have any",
+    )
+    accelerator_type: str | None = Field(
+        None, min_length=1, description="type of GPU to run on alone, as Ray names it: T4, A10G, A100; none: any"
+    )
+    models: dict[str, ModelResources] = Field(
+        default_factory=dict, description="by model.name: what differs for trials of that model"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -43,15 +45,18 @@ def cache_folder() -> Path:
 def decode_images(root: Path, names: Sequence[str], image_size: int | None) -> Decoded:
     """The files `names` below `root` as RGB, shortest side resized to image_size and centre-cropped.
 
-    The array is a copy-on-write map of the cache file, or lies in memory (with a warning) where the cache
-    cannot be written. Without image_size all images must be of one size, else InputError.
+    The first process on a machine that asks for them decodes them, and others wait for it. The array is a
+    copy-on-write map of the cache file, or lies in memory (with a warning) where the cache cannot be written. Without
+    image_size all images must be of one size, else InputError.
     """
     path = decoded_path(root, names, image_size)
     if path.exists():
         return _mapped(path)
     shape = (len(names), *image_shape(root, names, image_size))
     try:
-        write_atomic(path, lambda temporary: _write(temporary, root, names, shape))
+        with _one_at_a_time(path):
+            if not path.exists():
+                write_atomic(path, lambda temporary: _write(temporary, root, names, shape))
         return _mapped(path)
     except OSError as error:
         warnings.warn(f"decoded images stay in memory, {path.parent} cannot be written: {error}", stacklevel=2)
@@ -90,6 +95,23 @@ def _write(path: Path, root: Path, names: Sequence[str], shape: tuple[int, ...])
         np.lib.format.write_array_header_1_0(file, header)
         unreadable = _decode_each(root, names, shape, lambda pixels: file.write(pixels.tobytes()))
         file.write(json.dumps(unreadable).encode())
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Waits until no other process is in here for this file. Where locks do not work all go in, which only costs time.
+
+    The lock goes with its process, however that ends.
+    """
+    lock = path.with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        with suppress(OSError):  # some network file systems have none
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # who waits for it finds the file, and who comes now looks for that first
 
 
 def _mapped(path: Path) -> Decoded:

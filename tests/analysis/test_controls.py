@@ -110,11 +110,6 @@ def test_conclusion_of_unfinished_studies(build):
     assert "1 still running" in text_of(build.study(build.trial(state="running", val_accuracy=0.5)))
 
 
-def test_conclusion_warns_of_mixed_devices(build):
-    text = text_of(build.study(build.sparse(0.7, 2.0, device="cpu"), build.sparse(0.7, 2.0, device="T4")))
-    assert "different devices (cpu, T4)" in text
-
-
 def test_a_lead_that_may_come_from_another_setting_says_so(build):
     controls = [build.control(accuracy, kwh, optimizer__lr=0.1, epochs=kwh) for accuracy, kwh in ((0.7, 1), (0.8, 3))]
     tuned = build.study(*controls, build.sparse(0.79, 2.0, optimizer__lr=0.3, epochs=2))

@@ -50,6 +50,11 @@ class _Library:
         return answers[name]
 
 
+def fake_nvml() -> Nvml:
+    """In place of this machine's."""
+    return Nvml(_Library())
+
+
 def counters(**coefficients: float) -> MachineCounters:
     """For SBP_TUNE_COUNTERS."""
     return MachineCounters(nvml=Nvml(_Library()), **coefficients)

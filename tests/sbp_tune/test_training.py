@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sbp_tune.config import TrainConfig, plugin_names
+from sbp_tune.energy.devices import cpu_name
 from sbp_tune.errors import InputError, SbpTuneError
 from sbp_tune.numerics import resolve_device
 from sbp_tune.training import Training
@@ -55,7 +56,7 @@ def test_it_learns_and_reports_every_column():
     assert last["mean_power_w"] == pytest.approx(last["kwh"] * 3.6e6 / last["train_time_s"])
     assert rows[0]["train_time_s"] < rows[1]["train_time_s"] < last["train_time_s"] <= wall  # with what lies between
     assert sum(row["epoch_time_s"] for row in rows) <= wall and min(row["epoch_time_s"] for row in rows) > 0
-    assert last["kwh_measured_share"] == 0 and last["co2_kg"] is None and last["device"] == "cpu"
+    assert last["kwh_measured_share"] == 0 and last["co2_kg"] is None and last["device"] == cpu_name()
     assert last["tflop"] == pytest.approx(4 * rows[0]["tflop"])
     for name in ("f1", "precision", "recall", "roc_auc"):
         assert 0.9 < last[name] <= 1

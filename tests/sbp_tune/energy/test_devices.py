@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from sbp_tune.energy.devices import assigned_gpus, nvml_uuid, resolve_gpus, trial_gpus
+from sbp_tune.energy.devices import (
+    assigned_gpus,
+    cpu_name,
+    name_gpus_by_uuid,
+    nvml_uuid,
+    resolve_gpus,
+    trial_gpus,
+)
 from sbp_tune.energy.nvml import Nvml
 from sbp_tune.errors import SbpTuneError
 
@@ -136,3 +143,47 @@ def test_a_permuted_driver_changes_no_uuid(library, uuids):
     nvml = Nvml(library)
     assert trial_gpus(1, assigned=["0"], environ={}, nvml=nvml) == [uuids[2]]
     assert trial_gpus(1, assigned=[uuids[0]], environ={}, nvml=nvml) == [uuids[0]]
+
+
+@pytest.mark.parametrize(
+    ("given", "indices"),
+    [("0", [0]), ("2,1", [2, 1]), (" 3 ", [3])],
+)
+def test_what_ray_names_by_number_a_trial_sees_by_uuid(given, indices, nvml, uuids):
+    environ = {"CUDA_VISIBLE_DEVICES": given}
+    name_gpus_by_uuid(environ, nvml)
+    named = ",".join(uuids[index] for index in indices)
+    assert environ == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": named}
+    assert resolve_gpus(environ, nvml) == [uuids[index] for index in indices]
+    name_gpus_by_uuid(environ, nvml)  # a process that is used again
+    assert environ["CUDA_VISIBLE_DEVICES"] == named
+
+
+@pytest.mark.parametrize("given", ["", "-1", "9", MIG, "GPU-1a", "NoDevFiles"])
+def test_what_is_no_number_of_a_gpu_here_stays(given, nvml):
+    environ = {"CUDA_VISIBLE_DEVICES": given}
+    name_gpus_by_uuid(environ, nvml)
+    assert environ["CUDA_VISIBLE_DEVICES"] == given
+
+
+def test_without_a_list_none_is_made(nvml):
+    environ = {}
+    name_gpus_by_uuid(environ, nvml)
+    assert environ == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def test_a_trial_is_billed_all_that_it_was_given_though_it_computes_on_one(nvml, uuids):
+    assert trial_gpus(2, assigned=["0", "2"], used=[uuids[2]], environ={}, nvml=nvml) == [uuids[0], uuids[2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R)  CPU\n", "Intel Xeon CPU (model 85)"),
+        ("model name : AMD EPYC 7R32\n", "AMD EPYC 7R32"),
+    ],
+)
+def test_the_processors_name(text, name, tmp_path):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert cpu_name(tmp_path / "cpuinfo") == name
+    assert cpu_name(tmp_path / "absent").startswith("cpu")

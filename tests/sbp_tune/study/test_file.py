@@ -5,6 +5,7 @@ import pytest
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.files import yaml_text
+from sbp_tune.study.demand import Demand
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.sections import SimulateConfig
 
@@ -77,7 +78,21 @@ def test_a_pure_grid_runs_once(tmp_path):
         (["config.sparsity.p0=50"], ["demo.yaml: config.sparsity.p0: found 50; p is a fraction"]),
         (["objectives={kwh: max}"], ["demo.yaml: objectives.kwh: found max; a search for the worst is a mistake: min"]),
         (["resources.gpu=half"], ["demo.yaml: resources.gpu: found 'half'; input should be a valid number"]),
-        (["resources.gpu=2"], ["demo.yaml: resources.gpu: found 2; input should be less than or equal to 1"]),
+        (
+            ["resources.gpu=1.5"],
+            ["demo.yaml: resources.gpu: found 1.5; needs a fraction of one GPU, or a whole"],
+        ),
+        (
+            ["resources={gpu: 0, accelerator_type: T4, models: {vgg19: {gpus: 1}}}"],
+            ["demo.yaml: resources.models.vgg19.gpus: unknown key (did you mean gpu?); allowed: cpu, gpu"],
+        ),
+        (
+            ["resources={gpu: 0, accelerator_type: T4, models: {small_cn: {cpu: 1}}}"],
+            [
+                "demo.yaml: resources.models.small_cn: no trial trains it; allowed: small_cnn (did you mean",
+                "demo.yaml: resources.accelerator_type: found T4, but a trial has no GPU",
+            ],
+        ),
         (
             ["config.optimizer={nesterov: true, momentum: 0}"],
             ["demo.yaml: config.optimizer.nesterov: found True with momentum 0"],
@@ -157,7 +172,7 @@ def test_a_simulated_study_trains_nothing_and_needs_no_gpu(tmp_path, study_text,
     monkeypatch.chdir(tmp_path)
     study = load_study_file("demo.yaml", simulate=SimulateConfig(table="table.parquet"))
     assert study.trainable == "trainables.replay:Replay"
-    assert (study.resources.cpu, study.resources.gpu) == (1, 0) and study.file.resources.gpu == 1
+    assert list(study.demands()) == [Demand(1, 0)] and study.file.resources.gpu == 1
     simulate = study.beside_config["simulate"]
     assert simulate["table"] == str(tmp_path / "table.parquet") and simulate["noise"] == 0.5
     assert simulate["searched"]["optimizer.lr"] == {"low": 0.02, "high": 0.5, "log": True}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,10 +60,21 @@ def test_changes_in_memory_never_reach_the_file(root: Path) -> None:
     assert torch.equal(torch.from_numpy(decode_images(root, NAMES, 8).images), before)
 
 
-def test_racing_writers_all_get_the_right_images(root: Path, own_cache: Path) -> None:
+def test_racing_trials_decode_once_and_all_get_the_right_images(
+    root: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, decoded_files = decoded._decode, []
+
+    def slowly(path: Path, size: tuple[int, ...]) -> decoded.Pixels | str:
+        decoded_files.append(path)
+        time.sleep(0.05)
+        return decode(path, size)
+
+    monkeypatch.setattr(decoded, "_decode", slowly)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: decode_images(root, NAMES, 8).images, range(8)))
     assert all((result == results[0]).all() for result in results)
+    assert sorted(decoded_files) == [root / name for name in NAMES]  # a lock is of an open file: threads wait too
     assert [path.suffix for path in (own_cache / "decoded").iterdir()] == [".npy"]  # nothing temporary is left
 
 
