@@ -15,10 +15,9 @@ from sbp_tune.study.duplicates import counts
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.lock import only_writer
-from sbp_tune.study.placement import ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.ray_session import connected_ray
-from sbp_tune.study.running import Ending, run, told_how_to_go_on
+from sbp_tune.study.running import Ending, run, told_how_to_go_on, usable_nodes
 from sbp_tune.study.storage import (
     attempts,
     check_directory,
@@ -43,10 +42,10 @@ def search(study: Study, path: Path, address: str | None = None, cross_checked: 
         raise _exists(path)
     check_on_this_machine(study, address)
     with connected_ray(address):
-        concurrent = trials_at_a_time(study, ray_nodes())
+        nodes = usable_nodes(study, address)
         _create(study, path)
         with only_writer(path), told_how_to_go_on(path):
-            return run(study, path, concurrent, cross_checked)
+            return run(study, path, nodes, cross_checked)
 
 
 def resume(
@@ -90,9 +89,9 @@ def go_on(study: Study, path: Path, address: str | None, cross_checked: bool) ->
             raise InputError(f"{path}: its budget is used up: {why}; {again}")
         check_on_this_machine(study, address)
         with connected_ray(address):
-            concurrent = trials_at_a_time(study, ray_nodes())
+            nodes = usable_nodes(study, address)
             _store(study, path)
-            return run(study, path, concurrent, cross_checked)
+            return run(study, path, nodes, cross_checked)
 
 
 def ended_trials(study: Study, path: Path) -> int:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sbp_tune.study.autoscaler import autoscaled_places
 from sbp_tune.study.file import Study
 from sbp_tune.study.placement import local_nodes, places, ray_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine
@@ -59,18 +60,22 @@ def _print_rungs(study: Study, console: Console) -> None:
 
 
 def _print_placement(study: Study, address: str | None, console: Console) -> None:
+    autoscaled = 0
     if address is None:
         nodes = local_nodes()
     else:
+        autoscaled = autoscaled_places(study.resources)
         with connected_ray(address):
             nodes = ray_nodes()
     resources = study.resources
     for name, node in nodes.items():
         holds = f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs"
         console.print(f"{name}: {holds}, holds {places(node, resources)} trials", markup=False, highlight=False)
-    at_a_time = trials_at_a_time(study, nodes)
+    at_a_time = trials_at_a_time(study, nodes, autoscaled)
     console.print(
-        f"A trial takes {resources.cpu} CPU and {resources.gpu:g} GPU: {at_a_time} at a time.", highlight=False
+        f"A trial takes {resources.cpu} CPU and {resources.gpu:g} GPU: {at_a_time} at a time"
+        f"{', once the autoscaler has started all its machines' if autoscaled else ''}.",
+        highlight=False,
     )
 
 

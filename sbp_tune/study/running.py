@@ -16,12 +16,14 @@ from optuna.trial import TrialState
 from sbp_tune.errors import InputError, SbpTuneError, StorageError
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
+from sbp_tune.study.placement import trial_resources
 from sbp_tune.study.preflight import load_trainable
 from sbp_tune.study.storage import attempts, open_study, put_back, storage_errors
 
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
     from sbp_tune.energy.records import Reason
+    from sbp_tune.study.nodes import TrialNodes
 
 
 class Ending(Enum):
@@ -31,8 +33,17 @@ class Ending(Enum):
     INTERRUPTED = "interrupted"
 
 
-def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Ending:
-    """Runs what is left of a study, so many trials at a time, on the Ray that is connected; for its only writer."""
+def usable_nodes(study: Study, address: str | None) -> TrialNodes:
+    """Where trials can run, of the Ray that is connected; InputError where none can. A cluster's nodes are asked."""
+    from sbp_tune.study.nodes import TrialNodes
+
+    nodes = TrialNodes(study, asked=address is not None)
+    nodes.check()
+    return nodes
+
+
+def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> Ending:
+    """Runs what is left of a study, on the nodes of the Ray that is connected; for its only writer."""
     import ray.tune
 
     from sbp_tune.energy.node_actor import NodeLease
@@ -41,9 +52,11 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
     from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.leases import LeaseEnder
     from sbp_tune.study.progress import Progress
+    from sbp_tune.study.ray_errors import understand_lost_workers
     from sbp_tune.study.recorder import Recorder
     from sbp_tune.study.scheduler import make_scheduler
     from sbp_tune.study.searcher import OptunaSearcher
+    from sbp_tune.study.timeouts import EpochWatch, kill_worker
 
     file, interrupted = study.file, False
     metered = file.simulate is None  # what a simulation itself uses is no part of what it is about
@@ -53,31 +66,38 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
         # that it did.
         nonlocal interrupted
         interrupted = True
+        searcher.close()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
     confirm = file.confirm
     labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
-    recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials, labels)
+    recorder, progress = Recorder(study, path, interrupt, nodes), Progress(path, study.total_trials, labels)
+    nodes.say = progress.say
     budget = BudgetKeeper(study, path, progress.say)
-    searcher = OptunaSearcher(study, path, budget.admits) if confirm is None else BlockSearcher(study, path, confirm)
+    searcher = (
+        OptunaSearcher(study, path, budget.admits, nodes)
+        if confirm is None
+        else BlockSearcher(study, path, confirm, nodes)
+    )
+    limit_s = study.resources.epoch_timeout_s
+    watches = [] if limit_s is None else [EpochWatch(limit_s, kill_worker)]
+    understand_lost_workers()
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(
-            load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-        ),
+        ray.tune.with_resources(load_trainable(study.trainable), trial_resources(study.resources)),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             scheduler=make_scheduler(study, path),
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=study.file.search.concurrent or study.total_trials,  # at most: the searcher knows
             reuse_actors=True,  # importing torch costs seconds a process
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray.tune.RunConfig(
             name="ray",
             storage_path=str(path.resolve()),
-            callbacks=[recorder, progress, *([LeaseEnder()] if metered else [])],
+            callbacks=[*watches, recorder, progress, *([LeaseEnder()] if metered else [])],
             stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
@@ -95,6 +115,7 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
                 with cross_check(path, file.energy, node) if cross_checked and metered else nullcontext():
                     tuner.fit()
             finally:
+                nodes.note_refused(path)
                 if metered:
                     problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
             budget.end()

@@ -102,6 +102,12 @@ class ResourcesConfig(Section):
     gpu: float = Field(
         0, ge=0, le=1, description="a GPU, a fraction of one (its energy is then split by rule, and so marked), or none"
     )
+    epoch_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="seconds that an epoch may take, the first with all setting up; a trial that hangs is killed, and "
+        "goes on like one whose worker died (search.max_failures); none: any, as nobody knows yours",
+    )
 
 
 class SimulateConfig(Section):

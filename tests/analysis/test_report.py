@@ -49,7 +49,7 @@ def test_report_holds_the_sections_and_numbers(study, tmp_path):
         "Pareto front",
         "Dense controls",
         "Energy bill",
-        "Failed trials",
+        "Failures",
     ):
         assert f"<h2>{heading}</h2>" in text
     assert "5 trials: 3 complete, 1 stopped early, 1 failed." in text
