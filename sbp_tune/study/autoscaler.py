@@ -1,4 +1,4 @@
-"""What Ray's autoscaler may add to a cluster that `ray up` started: machines that are not there before a trial waits."""
+"""What Ray's autoscaler may add to a cluster that `ray up` started: machines that come once a trial waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks a node of a cluster whether trials can run there: with the same packages as the driver's, and room on its disk."""
+"""Asks a node of a cluster whether trials can run there: the packages of the driver, and room on its disk."""
 
 from __future__ import annotations
 

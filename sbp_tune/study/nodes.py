@@ -37,7 +37,7 @@ class TrialNodes:
     """Follows the nodes of the Ray that is connected.
 
     asked: whether each node is asked, before it counts, if trials can run there; this machine alone need not be.
-    `refused`: by Ray's id of a node, why no trial runs there. `say` is told, in a line each, what changes.
+    What changes is printed, a line each, until `tell` says where else.
     """
 
     def __init__(self, study: Study, asked: bool = False) -> None:
@@ -47,9 +47,15 @@ class TrialNodes:
         self._asking: dict[Any, tuple[str, float]] = {}  # reference to an answer -> node, and since when
         self._autoscaled = autoscaled_places(study.resources)
         self._looked, self._waits = -_LOOK_S, False
-        self.refused: dict[str, str] = {}
-        self.say: Callable[[str], None] = lambda line: print(f"warning: {line}", file=sys.stderr)
+        self.refused: dict[str, str] = {}  # by Ray's id of a node: why no trial runs there
+        self._path: Path | None = None
+        self._say: Callable[[str], None] = lambda line: print(f"warning: {line}", file=sys.stderr)
         self._look(first=True)
+
+    def tell(self, path: Path, say: Callable[[str], None]) -> None:
+        """From now on `say` is told, and the study of a directory keeps why no trial runs on a node."""
+        self._path, self._say = path, say
+        self._note_refused()
 
     def check(self) -> None:
         """Waits for the answers of all nodes; InputError where no trial can run on any, and none will be added."""
@@ -72,19 +78,12 @@ class TrialNodes:
         if (waits := room == 0) != self._waits:
             self._waits = waits
             if waits:
-                self.say("Nodes: none holds a trial any more; waiting for one that joins.")
+                self._say("Nodes: none holds a trial any more; waiting for one that joins.")
         return min(room, self._study.file.search.concurrent or room)
 
     def avoided(self) -> list[str]:
         """Ray's ids of the nodes that live and that no trial is to be placed on."""
         return sorted(self.refused.keys() & self._alive.keys())
-
-    def note_refused(self, path: Path) -> None:
-        """Writes the nodes on which no trial could run into the study of a directory, for its results."""
-        if self.refused:
-            storage = open_study(path)
-            known = storage.user_attrs.get(REFUSED_NODES, [])
-            storage.set_user_attr(REFUSED_NODES, list(dict.fromkeys([*known, *self.refused.values()])))
 
     def fault_of(self, error: BaseException) -> str | None:
         """What a node is to blame for, in a line that names it, where an attempt ended so; None where the trial is.
@@ -115,11 +114,13 @@ class TrialNodes:
         if time.monotonic() - self._looked >= _LOOK_S:
             found = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
             for gone in self._alive.keys() - found.keys():
-                self.say(f"Nodes: {self._alive.pop(gone).address} is gone.")
+                self._say(f"Nodes: {self._alive.pop(gone).address} is gone.")
             for key in found.keys() - self._alive.keys():
                 self._alive[key] = node = _Node(found[key]["NodeManagerAddress"], found[key]["Resources"])
                 if not first and (more := places(node.resources, self._study.resources)):
-                    self.say(f"Nodes: {node.address} has joined, which holds {more} trial{'s' if more > 1 else ''}.")
+                    self._say(f"Nodes: {node.address} has joined, which holds {more} trial{'s' if more > 1 else ''}.")
+            asked = {node for node, _ in self._asking.values()}
+            for key in self._alive.keys() - self._known - asked:
                 if self._asked:
                     self._ask(key)
                 else:
@@ -140,8 +141,8 @@ class TrialNodes:
                 self._take(node, problem_of(ray.get(reference)))
             except RayTaskError as error:
                 self._take(node, f"it cannot be asked: {str(error).splitlines()[-1]}")
-            except RayError as error:  # it may be going; if it stays, it has no answer for us
-                self._take(node, f"it cannot be asked: {type(error).__name__}: {' '.join(str(error).split())}")
+            except RayError:
+                continue  # it goes, or a process on it went: asked again while it lives
         for reference, (node, since) in list(self._asking.items()):
             if time.monotonic() - since > _ANSWER_S:
                 del self._asking[reference]
@@ -151,7 +152,14 @@ class TrialNodes:
         self._known.add(node)
         if problem is not None and node in self._alive and node not in self.refused:
             self.refused[node] = f"node {self._alive[node].address}: {problem}"
-            self.say(f"{self.refused[node]}: no trial runs there.")
+            self._say(f"{self.refused[node]}: no trial runs there.")
+            self._note_refused()
+
+    def _note_refused(self) -> None:
+        if self._path is not None and self.refused:
+            storage = open_study(self._path)
+            known = storage.user_attrs.get(REFUSED_NODES, [])
+            storage.set_user_attr(REFUSED_NODES, list(dict.fromkeys([*known, *self.refused.values()])))
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Every way in which a worker can end, as Ray's tuner understands it: it knows two kinds of errors, and falls over any other.
+"""Every way in which a worker can end, as Ray's tuner understands it: it knows two kinds of errors alone.
 
 A worker that Ray's memory monitor kills raises OutOfMemoryError, which is no RayActorError, though it says that the
 actor is gone. The tuner ends the whole search with "Caught unexpected exception" then, instead of the one trial.
@@ -12,7 +12,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 
-class LostWorker(RayActorError):
+class LostWorker(RayActorError):  # noqa: N818 - what happened, as our own errors
     """A trial's worker is gone; cause: what Ray said of it."""
 
     def __init__(self, cause: BaseException) -> None:

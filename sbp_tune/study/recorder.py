@@ -48,7 +48,7 @@ class Recorder(Callback):
         if self._nodes is not None and (fault := self._nodes.fault_of(raised)):
             if note_misplaced(open_study(self._path), number, trial.trial_id, fault):
                 return
-        elif is_full_disk(cause):
+        elif isinstance(cause, OSError) and is_full_disk(cause):
             cause = StorageError(f"{cause.filename or self._path}: {cause.strerror or cause}")
         if isinstance(cause, DataError | MeterError | StorageError):
             if self.stopped_by is None:

@@ -44,9 +44,10 @@ class StudyResults:
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
     unfinished trials running or interrupted),
     kind (search, baseline), feasible (whether it meets all `search.constraints`; None where there are none, or where
-    that is not known), error, lost_attempts (why attempts ended before the trial did, None where none has), ended (local time, NaT while unfinished), device, gpu_uuid (of all GPUs that an attempt
-    of it held; there where one did), the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
-    config flattened to columns `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
+    that is not known), error, lost_attempts (why attempts ended before the trial did; None where none has), ended
+    (local time, NaT while unfinished), device, gpu_uuid (of all GPUs that an attempt of it held; there where one did),
+    the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole config flattened to columns
+    `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
     """
 
     name: str

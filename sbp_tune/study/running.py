@@ -74,7 +74,7 @@ def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> End
     confirm = file.confirm
     labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
     recorder, progress = Recorder(study, path, interrupt, nodes), Progress(path, study.total_trials, labels)
-    nodes.say = progress.say
+    nodes.tell(path, progress.say)
     budget = BudgetKeeper(study, path, progress.say)
     searcher = (
         OptunaSearcher(study, path, budget.admits, nodes)
@@ -115,7 +115,6 @@ def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> End
                 with cross_check(path, file.energy, node) if cross_checked and metered else nullcontext():
                     tuner.fit()
             finally:
-                nodes.note_refused(path)
                 if metered:
                     problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
             budget.end()

@@ -60,7 +60,8 @@ class OptunaSearcher(Searcher):
         """
         if self._closed:
             return str(Searcher.FINISHED)
-        if self._nodes is not None and len(self._running) >= self._nodes.room():
+        full = self._nodes is not None and len(self._running) >= self._nodes.room()
+        if full and self._running:
             return None
         config = None
         while config is None:
@@ -69,6 +70,8 @@ class OptunaSearcher(Searcher):
             trial = next((t for t in unfinished if self._can_go_on(t)), None)
             if trial is None and self._is_complete(started):
                 return None if unfinished else str(Searcher.FINISHED)
+            if full:
+                return None
             self._seen.note_what_does_not_fit(started)
             number = self._ask() if trial is None else trial.number
             config = self._config(number)

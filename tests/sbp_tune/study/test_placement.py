@@ -1,7 +1,7 @@
 import pytest
 
 from sbp_tune.errors import InputError
-from sbp_tune.study.placement import local_nodes, places, trials_at_a_time
+from sbp_tune.study.placement import AVOIDED, local_nodes, places, trial_resources, trials_at_a_time
 from sbp_tune.study.sections import ResourcesConfig
 
 FOUR_T4 = {"CPU": 48.0, "GPU": 4.0}
@@ -33,3 +33,16 @@ def test_the_study_may_want_fewer(make_study):
 def test_this_machine_has_cores():
     (node,) = local_nodes().values()
     assert node["CPU"] >= 1
+
+
+def test_what_an_autoscaler_would_start_counts(make_study):
+    study = make_study(("search: {trials: 6}", "resources: {gpu: 1}"))
+    assert trials_at_a_time(study, {"head": {"CPU": 0.0}}, autoscaled=16) == 16
+
+
+def test_a_trial_is_kept_off_nodes_that_cannot_run_it():
+    request = trial_resources(ResourcesConfig(cpu=12, gpu=1))
+    anywhere, elsewhere = request({"lease": {}}), request({"lease": {AVOIDED: ["0a1b", "2c3d"]}})
+    assert anywhere.bundles == elsewhere.bundles == [{"CPU": 12.0, "GPU": 1.0}]
+    assert elsewhere._kwargs == {"bundle_label_selector": [{"ray.io/node-id": "!in(0a1b,2c3d)"}]}
+    assert request({}) == anywhere != elsewhere
