@@ -67,8 +67,7 @@ def print_conclusion(
 
 def _say_what_was_lost(results: StudyResults, console: Console) -> None:
     trials = results.trials
-    lost = trials.loc[trials["lost_attempts"].notna(), "trial"] if "lost_attempts" in trials else []
-    if len(lost):
+    if "lost_attempts" in trials and len(lost := trials.loc[trials["lost_attempts"].notna(), "trial"]):
         numbers = ", ".join(map(str, lost))
         _say(console, f"Attempts of trial {numbers} ended before the trial: trials.csv has why (lost_attempts).")
     for line in results.refused_nodes:

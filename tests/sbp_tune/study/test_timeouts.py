@@ -75,7 +75,7 @@ def test_a_driver_that_was_busy_itself_blames_nobody(watch):
     watch.callback.on_trial_start(0, [], trial)
     watch.wait(5)
     watch.busy(60)
-    watch.wait(4)
+    watch.wait(3)  # and as much time as passes between two looks
     assert watch.killed == []
     watch.wait(5)
     assert watch.killed == ["a"]
