@@ -144,7 +144,7 @@ def test_a_node_that_joins_gets_trials_and_one_meter_of_two_is_killed(cluster, f
     wait_for(lambda: at_epoch(path, 1) if path.exists() else [])
     added = cluster.start()
     lease = wait_for(lambda: [one for one in at_epoch(path, 2) if _is_on(one, added)])[0]
-    [meter] = cluster.processes(added, "ray::_Meter")
+    [meter] = cluster.processes(added, "_Meter")
     meter.kill()
     assert run.ended() == 0, run.output()
     bill, trials = settled(path)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-
 from fake_gpus import UUIDS
+
 from sbp_tune.energy.node_actor import NodeLease
 from trainables.replay import Replay
 
