@@ -76,9 +76,7 @@ class SparseBackprop(ray.tune.Trainable):
         return row | {"done": self.training.finished}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        whole = (
-            io.BytesIO()
-        )  # first: of a disk that is full torch says something else, and no errno
+        whole = io.BytesIO()  # first: of a disk that is full torch says something else, and no errno
         torch.save(self.training.state_dict(), whole)
         Path(checkpoint_dir, _CHECKPOINT).write_bytes(whole.getbuffer())
 

@@ -18,6 +18,8 @@ import pytest
 MARK = "SBP_TUNE_TEST_MACHINES"
 NODE = "SBP_TUNE_TEST_NODE"
 PATIENCE = 1200  # seconds; only what hangs needs them
+# What Ray gives its own parts, in ms, before it takes a busy machine for a dead one.
+_PATIENT = ("RAY_agent_register_timeout_ms", "RAY_health_check_timeout_ms", "RAY_worker_register_timeout_seconds")
 _RAY = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
 
 
@@ -36,6 +38,7 @@ class Machines:
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # theirs is 15: beside other work such a worker hardly starts
+            **dict.fromkeys(_PATIENT, str(1000 * PATIENCE)),
             "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(Path(__file__).parent)]),
             "SBP_TUNE_COUNTERS": "fake_gpus:counters",
             **environment,
