@@ -55,19 +55,19 @@ class Waiting(Replay):
         """What happens to the trial of seed 1."""
 
 
-class HangsOnce(Waiting):
-    """Its process stands still, and can do nothing about it; in the first attempt."""
-
-    def harm(self, attempt: int) -> None:
-        if attempt == 0:
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-
 class Hangs(Waiting):
-    """Likewise, in every attempt."""
+    """Its process stands still, and can do nothing about it."""
 
     def harm(self, attempt: int) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class HangsOnce(Hangs):
+    """Likewise, in the first attempt."""
+
+    def harm(self, attempt: int) -> None:
+        if attempt == 0:
+            super().harm(attempt)
 
 
 class Eats(Waiting):

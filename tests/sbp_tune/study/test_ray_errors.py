@@ -29,5 +29,5 @@ def test_the_manager_of_actors_takes_it_as_the_end_of_one_actor(monkeypatch):
     understand_lost_workers()
     understand_lost_workers()
     actor = TrackedActor(1, on_error=lambda actor, error: told.append(error))
-    RayActorManager()._actor_start_failed(tracked_actor=actor, exception=MEMORY)
+    RayActorManager(resource_manager=None)._actor_start_failed(tracked_actor=actor, exception=MEMORY)
     assert [type(error) for error in told] == [LostWorker] and unwrapped(told[0]) is MEMORY
