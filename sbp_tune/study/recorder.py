@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle
+from ray.exceptions import RayError, RayTaskError
 from ray.tune import Callback
 
 from sbp_tune.errors import DataError, MeterError, OutOfMemory, SbpTuneError, StorageError
@@ -21,6 +22,7 @@ from sbp_tune.study.settle import settle
 from sbp_tune.study.storage import open_study, set_attribute
 
 _IDS = re.compile(r"^\s*(class_name|actor_id|namespace|name): .*$", re.MULTILINE)  # of Ray's own, for nobody to read
+_LONGEST = 400  # characters
 
 
 class Recorder(Callback):
@@ -75,8 +77,10 @@ def number_in(trial: Any) -> int:
 
 
 def reason(error: BaseException) -> str:
-    """One line that says why: our own errors speak for themselves, others bring their class."""
+    """One line that says why: our own errors speak for themselves, others bring their class; Ray's are cut short."""
     text = " ".join(_IDS.sub("", str(error)).split())
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError) and len(text) > _LONGEST:
+        text = f"{text[:_LONGEST].rpartition(' ')[0]} ..."  # pages, of one that ran out of memory
     return text if isinstance(error, SbpTuneError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 
 from sbp_tune.errors import EpochTimeout
 from sbp_tune.study import retries
-from sbp_tune.study.recorder import Recorder
+from sbp_tune.study.recorder import Recorder, reason
 from sbp_tune.study.retries import is_death
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
 from sbp_tune.study.storage import create_study, number_of, open_study
@@ -189,3 +189,13 @@ def test_every_lost_attempt_keeps_its_reason(start):
         1: "WorkerCrashedError: The worker died unexpectedly while executing this task. "
         "Check python-core-worker-*.log files for more information.",
     }
+
+
+def test_what_ray_says_of_a_worker_is_one_line_without_its_numbers_and_no_page():
+    died = rays.RayActorError(
+        error_msg="The actor died.\n\tclass_name: X\n\tactor_id: 4f\n\tpid: 7\n\tip: 10.0.0.7\nIts node died."
+    )
+    assert reason(died) == "RayActorError: The actor died. pid: 7 ip: 10.0.0.7 Its node died."
+    memory = reason(rays.OutOfMemoryError("killed: 12 of 16 GB " + "used by X " * 200))
+    assert memory.startswith("OutOfMemoryError: killed: 12 of 16 GB used by X") and memory.endswith(" ...")
+    assert len(memory) < 450
