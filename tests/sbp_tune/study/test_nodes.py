@@ -72,7 +72,7 @@ def test_no_node_that_can_run_a_trial_is_an_error_that_names_each(make, capsys):
     ]
     assert f"warning: node {address}: No module" in capsys.readouterr().err
     with pytest.raises(InputError, match="a trial asks for cpu 3 and gpu 0 on one node, but Ray has 2 CPUs and 4 GPUs"):
-        make(changes=[("{trials: 6}", "{trials: 6}\nresources: {cpu: 3}")]).check()
+        make(asked=False, changes=[("{trials: 6}", "{trials: 6}\nresources: {cpu: 3}")]).check()
 
 
 def test_with_an_autoscaler_it_waits_for_machines(make, monkeypatch):
