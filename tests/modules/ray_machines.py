@@ -39,7 +39,7 @@ class Machines:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # theirs is 15: beside other work such a worker hardly starts
             **dict.fromkeys(_PATIENT, str(1000 * PATIENCE)),
-            "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(Path(__file__).parent)]),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)]),
             "SBP_TUNE_COUNTERS": "fake_gpus:counters",
             **environment,
         }
