@@ -64,7 +64,8 @@ class Recorder(Callback):
             if trial.last_result.get("fully_trained"):  # between its last result and Ray's taking it up
                 settle(storage, number, trial.last_result, self._study)
                 return
-            deaths = note_death(storage, number, trial.trial_id, why)
+            node = trial.last_result.get("node_ip")
+            deaths = note_death(storage, number, trial.trial_id, f"{why} (on {node})" if node else why)
             if deaths <= self._study.file.search.max_failures:
                 return
             why = f"given up after {deaths} attempt{'s' if deaths > 1 else ''} that died: {why}"
