@@ -23,6 +23,10 @@ class OutOfMemory(SbpTuneError):  # noqa: N818 - as torch and Python call it
     """A run that does not fit into the memory of its device; a smaller one may."""
 
 
+class EpochTimeout(SbpTuneError):  # noqa: N818 - what happened, as the others
+    """An epoch took longer than it may, and the process that it ran in was killed."""
+
+
 class InputError(SbpTuneError):
     """What the user gave cannot be used: exit code 2, and nothing was written.
 

@@ -33,7 +33,7 @@ def set_kernels(tf32: bool | None, benchmark: bool) -> None:
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = benchmark
-    torch.backends.cudnn.conv.fp32_precision = "ieee" if tf32 is False else "tf32"
+    torch.backends.cudnn.conv.fp32_precision = "ieee" if tf32 is False else "tf32"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
 
 

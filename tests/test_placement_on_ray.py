@@ -41,6 +41,7 @@ def test_trials_have_what_their_model_takes_see_it_by_uuid_and_are_billed_all_of
         "gpu": 1.0,
         "accelerator_type": "T4",
         "models": {"small_resnet": {"cpu": 2, "gpu": 3.0}},
+        "epoch_timeout_s": None,
     }
     trials = load_study(path).trials
     assert trials["state"].tolist() == ["complete"] * 4

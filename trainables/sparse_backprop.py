@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -78,7 +79,9 @@ class SparseBackprop(ray.tune.Trainable):
         return row | {"done": self.training.finished}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        torch.save(self.training.state_dict(), Path(checkpoint_dir, _CHECKPOINT))
+        whole = io.BytesIO()  # first: of a disk that is full torch says something else, and no errno
+        torch.save(self.training.state_dict(), whole)
+        Path(checkpoint_dir, _CHECKPOINT).write_bytes(whole.getbuffer())
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         self.training.load_state_dict(self._read(checkpoint_dir))

@@ -89,7 +89,7 @@ def write_report(study: StudyResults, output: Path) -> Path:
         ("Energy bill", "energy"): energy_section(study, bill, problems, gallery),
         ("The search", "search"): _search(study, gallery),
         ("Test images", "test"): _tested(study, gallery),
-        ("Failed trials", "failed"): failure_table(study),
+        ("Failures", "failed"): failure_table(study),
         ("Study", "study"): [*_facts(study), *gallery.notes()],
     }
     sections = {title: parts for title, parts in sections.items() if parts}

@@ -62,13 +62,32 @@ def control_table(study: StudyResults) -> list[str]:
 
 
 def failure_table(study: StudyResults) -> list[str]:
-    """Failed trials and their errors; nothing without any."""
+    """Failed trials and their errors, attempts that were lost, and machines that could not be used; nothing without."""
+    return [*_failed(study), *_lost(study), *(paragraph(line, "problem") for line in study.refused_nodes)]
+
+
+def _failed(study: StudyResults) -> list[str]:
     failed = study.trials[study.trials["state"] == "failed"]
     if failed.empty:
         return []
     errors = failed["error"].fillna("no message") if "error" in failed else "no message"
     rows = pd.DataFrame({"trial": failed["trial"], "estimator": estimator(study)[failed.index], "error": errors})
     return [table(rows.head(MOST_ROWS), linked=True), *_cut(len(rows))]
+
+
+def _lost(study: StudyResults) -> list[str]:
+    if "lost_attempts" not in study.trials:
+        return []
+    lost = study.trials[study.trials["lost_attempts"].notna()]
+    if lost.empty:
+        return []
+    text = (
+        "Attempts that ended before their trial did: a worker died, an epoch hung, a machine could not be used. Their "
+    )
+    text += "trials went on from the last checkpoint, or were given up; their energy is in the bill."
+    columns = {"trial": "trial", "state": "the trial", "attempts": "attempts", "lost_attempts": "lost"}
+    rows = lost[list(columns)].rename(columns=columns)
+    return [paragraph(text, "note"), table(rows.head(MOST_ROWS), linked=True), *_cut(len(rows))]
 
 
 def trial_table(study: StudyResults, rows: pd.Index) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from sbp_tune.study.file import Study
+from sbp_tune.study.nodes import TrialNodes
 from sbp_tune.study.searcher import OptunaSearcher
 from sbp_tune.study.sections import ConfirmConfig
 
@@ -19,8 +20,8 @@ class BlockSearcher(OptunaSearcher):
     same seed. Where two end at once, or after a crash, a seed may move to another GPU; the ledger knows which.
     """
 
-    def __init__(self, study: Study, path: Path, confirm: ConfirmConfig) -> None:
-        super().__init__(study, path)
+    def __init__(self, study: Study, path: Path, confirm: ConfirmConfig, nodes: TrialNodes | None = None) -> None:
+        super().__init__(study, path, nodes=nodes)
         self._seeds = [run.seed for run in confirm.runs]  # by number of the trial
 
     def _ask(self) -> int:

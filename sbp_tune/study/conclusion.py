@@ -47,6 +47,7 @@ def print_conclusion(
     _say(console, f"{number}: {states or 'none begun'}. Energy of all trials: {readable_energy(kwh)}{share}.")
     for trial, error in trials.loc[trials["state"] == "failed", ["trial", "error"]].itertuples(index=False):
         _say(console, f"trial {trial} failed: {error}")
+    _say_what_was_lost(results, console)
     path = results.path
     _say(console, f"Report: {path / 'report.html'}   tables: {path / 'trials.csv'}, {path / 'front.csv'}")
     again = f"sbp-tune search {_word(path / 'study.yaml')} --name {results.name}-2"
@@ -64,6 +65,15 @@ def print_conclusion(
     _say(console, "Interrupted; nothing that finished is lost. Next:" if interrupted else "Next:")
     for command in commands:
         _say(console, f"  {command}")
+
+
+def _say_what_was_lost(results: StudyResults, console: Console) -> None:
+    trials = results.trials
+    if "lost_attempts" in trials and len(lost := trials.loc[trials["lost_attempts"].notna(), "trial"]):
+        numbers = ", ".join(map(str, lost))
+        _say(console, f"Attempts of trial {numbers} ended before the trial: trials.csv has why (lost_attempts).")
+    for line in results.refused_nodes:
+        _say(console, f"No trial ran on {line}")
 
 
 def _front_table(results: StudyResults, front: pd.DataFrame) -> Table:

@@ -12,6 +12,9 @@ Nodes = dict[str, dict[str, float]]  # name of a node -> Ray's resources of it
 TYPE = "accelerator_type:"
 """Beginning of the name of Ray's resource that says of which type a node's GPUs are."""
 
+AVOIDED = "avoided"
+"""Key of a trial's lease: Ray's ids of nodes that it must not be placed on."""
+
 _OF_A_TYPE = 0.001  # of that resource, of which a node has 1: as Ray's own accelerator_type takes
 _WITHOUT_GPU = 1  # cores of a trial where nothing says how many
 

@@ -15,10 +15,10 @@ from sbp_tune.study.duplicates import counts
 from sbp_tune.study.epochs import merged_rows, read_rows
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.lock import only_writer
-from sbp_tune.study.placement import compares_devices, gpu_types, local_nodes, ray_nodes, trials_at_a_time
+from sbp_tune.study.placement import check_one_type, compares_devices, gpu_types, local_nodes
 from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.ray_session import connected_ray
-from sbp_tune.study.running import Ending, run, told_how_to_go_on
+from sbp_tune.study.running import Ending, machines_of_ray, run, told_how_to_go_on, usable_nodes
 from sbp_tune.study.storage import (
     attempts,
     check_directory,
@@ -45,12 +45,13 @@ def search(study: Study, path: Path, address: str | None = None, cross_checked: 
         study = study.placed_on(local_nodes())
     check_on_this_machine(study, address)
     with connected_ray(address):
-        nodes = ray_nodes()
-        study = study.placed_on(nodes)
-        concurrent = trials_at_a_time(study, nodes)
-        _create(study, path, gpu_types(study, nodes))
+        machines = machines_of_ray()
+        study = study.placed_on(machines)
+        check_one_type(study, machines)
+        nodes = usable_nodes(study, address)
+        _create(study, path, gpu_types(study, machines))
         with only_writer(path), told_how_to_go_on(path):
-            return run(study, path, concurrent, cross_checked)
+            return run(study, path, nodes, cross_checked)
 
 
 def resume(
@@ -96,12 +97,13 @@ def go_on(study: Study, path: Path, address: str | None, cross_checked: bool) ->
             raise InputError(f"{path}: its budget is used up: {why}; {again}")
         check_on_this_machine(study, address)
         with connected_ray(address):
-            nodes = ray_nodes()
-            study = study.placed_on(nodes)
-            concurrent = trials_at_a_time(study, nodes)
-            _warn_of_other_gpus(study, path, gpu_types(study, nodes))
+            machines = machines_of_ray()
+            study = study.placed_on(machines)
+            check_one_type(study, machines)
+            nodes = usable_nodes(study, address)
+            _warn_of_other_gpus(study, path, gpu_types(study, machines))
             _store(study, path)
-            return run(study, path, concurrent, cross_checked)
+            return run(study, path, nodes, cross_checked)
 
 
 def ended_trials(study: Study, path: Path) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from ray.tune import PlacementGroupFactory
 
 from sbp_tune.energy.devices import name_gpus_by_uuid
-from sbp_tune.study.demand import demand_of
+from sbp_tune.study.demand import AVOIDED, demand_of
 from sbp_tune.study.file import Study
 
 
@@ -21,7 +21,9 @@ def placed(trainable: type, study: Study) -> type:
     class Placed(trainable):
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-            return PlacementGroupFactory([demand_of(resources, config["model"]["name"]).bundle])
+            avoided = config.get("lease", {}).get(AVOIDED)
+            labels = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoided)})"}]} if avoided else {}
+            return PlacementGroupFactory([demand_of(resources, config["model"]["name"]).bundle], **labels)
 
         def setup(self, config: dict[str, Any], **parameters: Any) -> None:
             name_gpus_by_uuid()

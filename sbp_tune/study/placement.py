@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sbp_tune.energy.devices import resolve_gpus
 from sbp_tune.energy.nvml import Nvml, system_nvml
@@ -13,22 +13,28 @@ from sbp_tune.study.file import Study
 from sbp_tune.study.sections import OF_THE_DEVICE
 
 
-def trials_at_a_time(study: Study, nodes: Nodes) -> int:
+def room(study: Study, nodes: Iterable[Mapping[str, float]]) -> int:
+    """How many of its trials nodes with such resources hold at a time, of the smallest where they differ."""
+    nodes = list(nodes)
+    return max(sum(places(node, demand) for node in nodes) for demand in study.demands())
+
+
+def trials_at_a_time(study: Study, nodes: Nodes, autoscaled: int = 0) -> int:
     """How many trials run at once on these nodes, those of the smallest where they differ.
 
-    InputError, instead of waiting for ever, where one fits on no node; or where GPUs are of several types.
+    autoscaled: how many would, if all machines ran that an autoscaler may start. InputError, instead of waiting for
+    ever, where one fits on no node; or where GPUs are of several types.
     """
-    problems, most = [], 0
+    problems = []
+    most = max(room(study, nodes.values()), autoscaled)
     for demand, models in study.demands().items():
-        count = sum(places(node, demand) for node in nodes.values())
-        most = max(most, count)
-        if count == 0:
+        if not autoscaled and not any(places(node, demand) for node in nodes.values()):
             of_some = len(study.demands()) > 1
             where = f"resources.models.{', '.join(models)}" if of_some else "resources"
             problems.append(f"{study.source}: {where}: {_does_not_fit(demand, nodes)}")
     if problems:
         raise InputError(problems)
-    _check_one_type(study, nodes)
+    check_one_type(study, nodes)
     return min(most, study.file.search.concurrent or most)
 
 
@@ -55,7 +61,8 @@ def compares_devices(study: Study) -> bool:
     return not {*study.objectives, *constrained}.isdisjoint(OF_THE_DEVICE)
 
 
-def _check_one_type(study: Study, nodes: Nodes) -> None:
+def check_one_type(study: Study, nodes: Nodes) -> None:
+    """InputError where trials could run on GPUs of several types, and are ranked by what differs between these."""
     if not compares_devices(study):
         return
     names = ", ".join(name for name in study.objectives if name in OF_THE_DEVICE) or "search.constraints"
@@ -102,4 +109,10 @@ def ray_nodes() -> Nodes:
     """The living nodes of the Ray that this process is connected to."""
     import ray
 
-    return {node["NodeManagerAddress"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    addresses = [node["NodeManagerAddress"] for node in nodes]
+    names = [
+        f"{address} ({node['NodeID'][:8]})" if addresses.count(address) > 1 else address
+        for address, node in zip(addresses, nodes, strict=True)
+    ]
+    return {name: node["Resources"] for name, node in zip(names, nodes, strict=True)}

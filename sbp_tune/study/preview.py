@@ -10,9 +10,10 @@ from rich.table import Table
 
 from sbp_tune.study.demand import Nodes
 from sbp_tune.study.file import Study
-from sbp_tune.study.placement import holds, local_nodes, ray_nodes, trials_at_a_time
+from sbp_tune.study.placement import holds, local_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.ray_session import connected_ray
+from sbp_tune.study.running import machines_of_ray
 from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.stopping import ladder_of
 
@@ -65,7 +66,7 @@ def _nodes(address: str | None) -> Nodes:
     if address is None:
         return local_nodes()
     with connected_ray(address):
-        return ray_nodes()
+        return machines_of_ray()
 
 
 def _print_placement(study: Study, nodes: Nodes, console: Console) -> None:

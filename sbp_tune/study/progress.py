@@ -18,8 +18,8 @@ from rich.live import Live
 from rich.table import Table
 
 from sbp_tune.study.recorder import cause_of, number_in, reason
-from sbp_tune.study.retries import is_death
-from sbp_tune.study.storage import open_study, trial_of
+from sbp_tune.study.retries import is_death, lost_attempts
+from sbp_tune.study.storage import attempts, open_study, trial_of
 from sbp_tune.units import readable_energy
 
 _TABLE_WIDTH = 70  # on a narrower terminal plain lines read better
@@ -88,8 +88,9 @@ class Progress(Callback):
         cause, state = cause_of(trial), trial_of(self._study, number_in(trial)).state
         if state == TrialState.COMPLETE:  # it died when it had been trained
             self._end(trial, "complete")
-        elif is_death(cause) and not state.is_finished():
-            self._show(self._row(trial, "failed"), f"will go on, its worker died: {reason(cause)}")
+        elif not state.is_finished() and (why := self._lost(trial)):
+            died = ", its worker died" if is_death(cause) else ""
+            self._show(self._row(trial, "failed"), f"will go on{died}: {why}")
             del self._rows[trial.trial_id]  # the next attempt is a row of its own
         else:
             self._end(trial, "failed", reason(cause))
@@ -106,6 +107,11 @@ class Progress(Callback):
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _lost(self, trial: Any) -> str | None:
+        """Why the latest attempt of a trial ended before the trial; None where the trial does not go on."""
+        record = trial_of(self._study, number_in(trial))
+        return lost_attempts(record).get(attempts(record).index(trial.trial_id))
 
     def _row(self, trial: Any, state: str) -> _Row:
         if trial.trial_id not in self._rows:

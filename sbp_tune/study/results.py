@@ -18,9 +18,10 @@ from sbp_tune.study.duplicates import was_left_out
 from sbp_tune.study.epochs import read_columns
 from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.lock import is_in_use
+from sbp_tune.study.retries import lost_attempts
 from sbp_tune.study.settle import is_feasible, is_held
 from sbp_tune.study.simulation import simulation_text
-from sbp_tune.study.storage import attempts, check_directory, open_study, storage_errors
+from sbp_tune.study.storage import REFUSED_NODES, attempts, check_directory, open_study, storage_errors
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
 METRICS = [
@@ -42,11 +43,11 @@ class StudyResults:
 
     `trials`: trial, trial_id (Ray's, of the last attempt), attempts, state (complete, stopped, failed, and of
     unfinished trials running or interrupted), kind (search, baseline), feasible (whether it meets all
-    `search.constraints`; None where there are none, or where that is not known), error, ended (local time, NaT while
-    unfinished), device (its type; 'A + B' of one that went on elsewhere), gpu_uuid (of all GPUs that an attempt of it
-    held; there where one did), the METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole
-    config flattened to columns `config.<dotted key>`.
-    `epochs`: trial, epoch, and the METRICS of that epoch.
+    `search.constraints`; None where there are none, or where that is not known), error, lost_attempts (why attempts
+    ended before the trial did; None where none has), ended (local time, NaT while unfinished), device (its type; or
+    'A + B' if it went on elsewhere), gpu_uuid (of all GPUs that an attempt of it held; there where one did), the
+    METRICS of the last epoch (NaN where not measured), the SOURCES, and the whole config flattened to columns
+    `config.<dotted key>`. `epochs`: trial, epoch, and the METRICS of that epoch.
     """
 
     name: str
@@ -58,6 +59,7 @@ class StudyResults:
     epochs: pd.DataFrame
     configs: dict[int, dict[str, Any]]
     device: str | None = None  # the type within which trials are compared; None: see device_types.shown_device
+    refused_nodes: tuple[str, ...] = ()  # machines on which no trial could run, with the reason of each
 
     @property
     def simulation(self) -> str | None:
@@ -95,6 +97,7 @@ def load_study(path: Path | str) -> StudyResults:
                 "kind": "baseline" if "baseline" in attributes else "search",
                 "feasible": is_feasible(record),
                 "error": attributes.get("error"),
+                "lost_attempts": _lost(record),
                 "ended": record.datetime_complete,
                 "device": devices.get(record.number),
                 **{name: last.get(name) for name in (*METRICS, *SOURCES)},
@@ -111,7 +114,13 @@ def load_study(path: Path | str) -> StudyResults:
         trials=_typed(pd.DataFrame(trials, columns=None if trials else ["trial", "state", "kind", *METRICS])),
         epochs=epochs[["trial", *METRICS]],
         configs=configs,
+        refused_nodes=tuple(storage.user_attrs.get(REFUSED_NODES, ())),
     )
+
+
+def _lost(trial: FrozenTrial) -> str | None:
+    """Why attempts of a trial ended before it did, on one line."""
+    return "; ".join(f"attempt {number}: {why}" for number, why in lost_attempts(trial).items()) or None
 
 
 def _epochs(path: Path, trials: Sequence[FrozenTrial]) -> pd.DataFrame:

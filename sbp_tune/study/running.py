@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from sbp_tune.errors import InputError, SbpTuneError, StorageError
+from sbp_tune.study.autoscaler import autoscaled_machines
+from sbp_tune.study.demand import Nodes
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
+from sbp_tune.study.placement import ray_nodes
 from sbp_tune.study.preflight import load_trainable
 from sbp_tune.study.storage import attempts, open_study, put_back, storage_errors
 
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
     from sbp_tune.energy.records import Reason
+    from sbp_tune.study.nodes import TrialNodes
 
 
 class Ending(Enum):
@@ -31,8 +35,22 @@ class Ending(Enum):
     INTERRUPTED = "interrupted"
 
 
-def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Ending:
-    """Runs what is left of a study, so many trials at a time, on the Ray that is connected; for its only writer."""
+def machines_of_ray() -> Nodes:
+    """The machines of the Ray that is connected, those included that its autoscaler may yet start."""
+    return {**autoscaled_machines(), **ray_nodes()}
+
+
+def usable_nodes(study: Study, address: str | None) -> TrialNodes:
+    """Where trials can run, of the Ray that is connected; InputError where none can. A cluster's nodes are asked."""
+    from sbp_tune.study.nodes import TrialNodes
+
+    nodes = TrialNodes(study, asked=address is not None)
+    nodes.check()
+    return nodes
+
+
+def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> Ending:
+    """Runs what is left of a study, on the nodes of the Ray that is connected; for its only writer."""
     import ray.tune
 
     from sbp_tune.energy.node_actor import NodeLease
@@ -42,9 +60,11 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
     from sbp_tune.study.leases import LeaseEnder
     from sbp_tune.study.placed import placed
     from sbp_tune.study.progress import Progress
+    from sbp_tune.study.ray_errors import understand_lost_workers
     from sbp_tune.study.recorder import Recorder
     from sbp_tune.study.scheduler import make_scheduler
     from sbp_tune.study.searcher import OptunaSearcher
+    from sbp_tune.study.timeouts import EpochWatch, kill_worker
 
     file, interrupted = study.file, False
     metered = file.simulate is None  # what a simulation itself uses is no part of what it is about
@@ -54,29 +74,38 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
         # that it did.
         nonlocal interrupted
         interrupted = True
+        searcher.close()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
         signal.raise_signal(signal.SIGUSR1)
 
     lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
     confirm = file.confirm
     labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
-    recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials, labels)
+    recorder, progress = Recorder(study, path, interrupt, nodes), Progress(path, study.total_trials, labels)
+    nodes.tell(path, progress.say)
     budget = BudgetKeeper(study, path, progress.say)
-    searcher = OptunaSearcher(study, path, budget.admits) if confirm is None else BlockSearcher(study, path, confirm)
+    searcher = (
+        OptunaSearcher(study, path, budget.admits, nodes)
+        if confirm is None
+        else BlockSearcher(study, path, confirm, nodes)
+    )
+    limit_s = study.resources.epoch_timeout_s
+    watches = [] if limit_s is None else [EpochWatch(limit_s, kill_worker)]
+    understand_lost_workers()
     tuner = ray.tune.Tuner(
         placed(load_trainable(study.trainable), study),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             scheduler=make_scheduler(study, path),
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=study.file.search.concurrent or study.total_trials,  # at most: the searcher knows
             reuse_actors=True,  # importing torch costs seconds a process
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray.tune.RunConfig(
             name="ray",
             storage_path=str(path.resolve()),
-            callbacks=[recorder, progress, *([LeaseEnder()] if metered else [])],
+            callbacks=[*watches, recorder, progress, *([LeaseEnder()] if metered else [])],
             stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),

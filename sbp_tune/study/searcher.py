@@ -19,9 +19,11 @@ from ray.tune.search import Searcher
 
 from sbp_tune.errors import InputError
 from sbp_tune.study.budget import Verdict
+from sbp_tune.study.demand import AVOIDED
 from sbp_tune.study.duplicates import DUPLICATE_OF, NO_SMALLER_THAN, REPLACED, Seen, counts
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import ledger_folder
+from sbp_tune.study.nodes import TrialNodes
 from sbp_tune.study.retries import died, rests
 from sbp_tune.study.samplers import make_sampler
 from sbp_tune.study.settle import baseline_problem, is_held, settle
@@ -34,15 +36,18 @@ class OptunaSearcher(Searcher):
     """Asks and tells the Optuna study of a study directory until it holds all trials of the study file.
 
     admits: the budget's say on a trial, by Ray's id, number and config; one that has to wait is asked about again.
+    nodes: where trials may run, and how many at a time; None: anywhere, and Ray limits them.
     """
 
-    def __init__(self, study: Study, path: Path, admits: Admits | None = None) -> None:
+    def __init__(self, study: Study, path: Path, admits: Admits | None = None, nodes: TrialNodes | None = None) -> None:
         super().__init__(metric=list(study.objectives), mode=list(study.objectives.values()))
-        self._study, self._path, self._admits = study, path, admits
+        self._study, self._path, self._admits, self._nodes = study, path, admits, nodes
         self._optuna = open_study(path)
         started = _started(self._optuna)
         self._optuna.sampler = study_sampler(study, len(started))
         self._mine: dict[str, int] = {}  # Ray's ids of the attempts that this searcher started, and their trials
+        self._running: set[str] = set()  # those of them that have not ended, whether they have begun or not
+        self._closed = False
         self._seen = Seen(study, started)
         self._repeats = 0  # proposals in a row that had run, or would not fit
         self.ended_early: str | None = None  # why the search ends before all trials are proposed
@@ -53,6 +58,11 @@ class OptunaSearcher(Searcher):
         FINISHED when all trials have ended, or the budget allows no more, or no more can be proposed; None while that
         is not so, but nothing can start now: a trial that runs may yet have to go on as another attempt.
         """
+        if self._closed:
+            return str(Searcher.FINISHED)
+        full = self._nodes is not None and len(self._running) >= self._nodes.room()
+        if full and self._running:
+            return None
         config = None
         while config is None:
             started = _started(self._optuna)
@@ -60,6 +70,8 @@ class OptunaSearcher(Searcher):
             trial = next((t for t in unfinished if self._can_go_on(t)), None)
             if trial is None and self._is_complete(started):
                 return None if unfinished else str(Searcher.FINISHED)
+            if full:
+                return None
             self._seen.note_what_does_not_fit(started)
             number = self._ask() if trial is None else trial.number
             config = self._config(number)
@@ -71,9 +83,12 @@ class OptunaSearcher(Searcher):
         checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])
         self._mine[trial_id] = number
+        self._running.add(trial_id)
         folder = ledger_folder(self._path)
         lease = {"folder": str(folder.resolve()), "trial": str(number), "attempt": len(before)}
         beside = {"lease": lease, **self._study.beside_config, **({"resume_from": checkpoints} if checkpoints else {})}
+        if self._nodes is not None and (avoided := self._nodes.avoided()):
+            lease[AVOIDED] = avoided
         return {**config, **beside}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -81,9 +96,18 @@ class OptunaSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna how a trial ended. An error is told by the callback that knows its reason."""
+        self._running.discard(trial_id)
         number = self._mine.get(trial_id)
         if number is not None and not error:
             settle(self._optuna, number, result, self._study)
+
+    def close(self) -> None:
+        """Nothing is suggested any more. Ray asks again and again while nothing runs, and hears no Ctrl-C then."""
+        self._closed = True
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """True, to Ray: how many trials there are at a time is for this searcher to say, as machines come and go."""
+        return self._nodes is not None
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the storage is the state. Ray wants a file."""

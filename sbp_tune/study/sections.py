@@ -134,6 +134,12 @@ class ResourcesConfig(Section):
     models: dict[str, ModelResources] = Field(
         default_factory=dict, description="by model.name: what differs for trials of that model"
     )
+    epoch_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="seconds that an epoch may take, the first with all setting up; a trial that hangs is killed, and "
+        "goes on like one whose worker died (search.max_failures); none: any, as nobody knows yours",
+    )
 
 
 class SimulateConfig(Section):

@@ -167,6 +167,10 @@ def put_back(study: optuna.Study, number: int) -> None:
     study._storage.set_trial_state_values(_id_of(study, number), TrialState.WAITING)
 
 
+REFUSED_NODES = "refused_nodes"
+"""Attribute of a study: machines on which no trial could run, a line each with the reason."""
+
+
 def attempts(trial: optuna.trial.FrozenTrial) -> list[str]:
     """Ray's trial ids under which a trial has run, oldest first."""
     return list(trial.user_attrs.get("attempts", []))

@@ -49,7 +49,7 @@ def test_report_holds_the_sections_and_numbers(study, tmp_path):
         "Pareto front",
         "Dense controls",
         "Energy bill",
-        "Failed trials",
+        "Failures",
     ):
         assert f"<h2>{heading}</h2>" in text
     assert "5 trials: 3 complete, 1 stopped early, 1 failed." in text
@@ -58,6 +58,19 @@ def test_report_holds_the_sections_and_numbers(study, tmp_path):
     assert "ValueError: &lt;script&gt;" in text
     assert "second line" in text
     assert "torch" in text
+
+
+def test_attempts_that_were_lost_and_machines_that_could_not_be_used_are_named(build, tmp_path):
+    study = build.study(build.control(0.8, 1e-5, epochs=5), build.sparse(0.88, 2e-5, epochs=5))
+    assert "Failures" not in body(written(study, tmp_path))
+    lost = f"attempt 0: NodeDiedError: {EVIL}; attempt 1: epoch 3 took longer than 60 s: killed"
+    trials = study.trials.assign(lost_attempts=[None, lost], attempts=[1, 3])
+    refused = (f"node 10.0.0.7: No module named {EVIL}",)
+    text = body(written(replace(study, trials=trials, refused_nodes=refused), tmp_path))
+    assert "<h2>Failures</h2>" in text and EVIL not in text
+    assert text.count("epoch 3 took longer than 60 s: killed") == 1
+    assert "attempt 0: NodeDiedError: &lt;script&gt;" in text
+    assert "node 10.0.0.7: No module named &lt;script&gt;" in text
 
 
 def test_report_runs_no_text_of_the_study(study, tmp_path):

@@ -24,6 +24,8 @@ UUIDS = [
     "GPU-8932f940-0b1e-4c55-8a60-5d3c1e2f9b02",
     "GPU-c0ffee12-6d0a-4b9c-b1a7-f3e4d5c6b7a8",
 ]
+if node := os.environ.get("SBP_TUNE_TEST_NODE"):  # one of several on this machine, each with GPUs of its own
+    UUIDS = [f"GPU-{int(node):08x}{uuid[12:]}" for uuid in UUIDS]
 WATTS = (40.0, 30.0, 20.0, 10.0)
 
 

@@ -1,10 +1,12 @@
 import fake_gpus
 import pytest
+import ray.tune
 
 from sbp_tune.errors import InputError
 from sbp_tune.study import launch
-from sbp_tune.study.demand import Demand, places
+from sbp_tune.study.demand import AVOIDED, Demand, places
 from sbp_tune.study.file import Study
+from sbp_tune.study.placed import placed
 from sbp_tune.study.placement import gpu_types, holds, local_nodes, trials_at_a_time
 from sbp_tune.study.storage import create_study
 
@@ -53,7 +55,8 @@ A10 = {"CPU": 16.0, "GPU": 1.0, "accelerator_type:A10G": 1.0}
 def test_a_study_that_says_nothing_takes_a_gpu_and_its_share_of_the_cores(make_study):
     study = make_study().placed_on({"a": FOUR_T4})
     assert list(study.demands()) == [Demand(12, 1)] and trials_at_a_time(study, {"a": FOUR_T4}) == 4
-    assert study.document["resources"] == {"cpu": 12, "gpu": 1.0, "accelerator_type": None, "models": {}}
+    chosen = {"cpu": 12, "gpu": 1.0, "accelerator_type": None, "models": {}, "epoch_timeout_s": None}
+    assert study.document["resources"] == chosen
     config = study.train_config(study.baselines[0])
     assert (config["device"], config["cpu_threads"]) == ("cuda", 12)
     assert list(make_study().placed_on({"a": {"CPU": 2.0}}).demands()) == [Demand(1, 0)]
@@ -125,3 +128,19 @@ def test_a_study_that_goes_on_elsewhere_is_warned(make_study, tmp_path, storage_
     assert capsys.readouterr().err == ""
     launch._warn_of_other_gpus(study, tmp_path, ["A10G"])
     assert "began on GPUs of type T4 and goes on with A10G: their kWh and times do not" in capsys.readouterr().err
+
+
+def test_what_an_autoscaler_would_start_counts(make_study):
+    study = make_study(("search: {trials: 6}", "resources: {gpu: 1}"))
+    assert trials_at_a_time(study, {"head": {"CPU": 0.0}}, autoscaled=16) == 16
+
+
+def test_a_trial_is_kept_off_nodes_that_cannot_run_it(make_study):
+    study = with_resources(make_study, "{cpu: 12, gpu: 1}")
+    request = placed(ray.tune.Trainable, study).default_resource_request
+    config = study.train_config(study.baselines[0])
+    anywhere = request({**config, "lease": {}})
+    elsewhere = request({**config, "lease": {AVOIDED: ["0a1b", "2c3d"]}})
+    assert anywhere.bundles == elsewhere.bundles == [{"CPU": 12.0, "GPU": 1.0}]
+    assert elsewhere._kwargs == {"bundle_label_selector": [{"ray.io/node-id": "!in(0a1b,2c3d)"}]}
+    assert request(config) == anywhere != elsewhere

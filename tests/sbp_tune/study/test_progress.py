@@ -8,8 +8,9 @@ from ray import cloudpickle
 from rich.console import Console
 
 from sbp_tune.study.progress import Progress
+from sbp_tune.study.retries import note_death
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
-from sbp_tune.study.storage import create_study
+from sbp_tune.study.storage import create_study, open_study
 
 
 @pytest.fixture
@@ -109,6 +110,7 @@ def test_a_trial_whose_worker_died_goes_on_and_has_not_ended(search, tmp_path):
     progress, searcher, _ = search()
     trial = started(progress, searcher, "a")
     searcher.on_trial_complete("a", error=True)
+    note_death(open_study(tmp_path), 0, "a", "ActorDiedError: gone")  # by the recorder, which is asked first
     failed(tmp_path, progress, trial, rays.ActorDiedError())
     rows, caption = table(progress)
     assert rows == {} and "0 of 8 trials ended" in caption

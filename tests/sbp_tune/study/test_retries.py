@@ -6,8 +6,9 @@ from optuna.trial import TrialState
 from ray import cloudpickle
 from ray.tune.search import Searcher
 
+from sbp_tune.errors import EpochTimeout
 from sbp_tune.study import retries
-from sbp_tune.study.recorder import Recorder
+from sbp_tune.study.recorder import Recorder, reason
 from sbp_tune.study.retries import is_death
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
 from sbp_tune.study.storage import create_study, number_of, open_study
@@ -24,6 +25,7 @@ DONE = {"val_accuracy": 0.9, "kwh": 1e-6, "fully_trained": True}
         (rays.NodeDiedError("spot instance taken"), True),
         (rays.WorkerCrashedError(), True),
         (rays.OutOfMemoryError("killed by the memory monitor"), True),
+        (EpochTimeout("epoch 3 took longer than 60 s: killed"), True),
         (rays.ActorDiedError(OF_THE_CODE), False),  # its own exception, in its creation
         (OF_THE_CODE, False),
         (ValueError("loss is nan"), False),
@@ -42,10 +44,11 @@ def start(tmp_path, make_study, monkeypatch, storage_in_memory):
     """
     monkeypatch.setattr(retries, "_LONGEST_REST_S", 0.0)
 
-    def begin(max_failures=2):
+    def begin(max_failures=2, nodes=None):
         study = make_study(("{trials: 6}", f"{{trials: 6, max_failures: {max_failures}}}"))
         enqueue_fixed_points(create_study(tmp_path, study.file.name, study.objectives, {}), study)
-        searcher, recorder = OptunaSearcher(study, tmp_path), Recorder(study, tmp_path, stop=lambda: None)
+        searcher = OptunaSearcher(study, tmp_path)
+        recorder = Recorder(study, tmp_path, stop=lambda: None, nodes=nodes)
 
         def die(trial_id, error, last_result=None):
             file = tmp_path / f"{trial_id}.pkl"
@@ -159,3 +162,40 @@ def test_while_a_trial_rests_others_start_and_the_search_waits(start, monkeypatc
     clock.now += 0.1
     lease = searcher.suggest("a2")["lease"]
     assert (lease["trial"], lease["attempt"]) == ("0", 1)
+
+
+def test_what_a_node_is_to_blame_for_is_no_death_but_not_for_ever(start):
+    fault = "node 10.0.0.7: No module named 'sbp_tune'"
+    path, searcher, die = start(max_failures=0, nodes=SimpleNamespace(fault_of=lambda error: fault))
+    for attempt in range(10):
+        assert searcher.suggest(f"a{attempt}")["lease"]["attempt"] == attempt  # at once
+        die(f"a{attempt}", OF_THE_CODE)
+    trial = open_study(path).get_trials()[0]
+    assert trial.state == TrialState.RUNNING
+    assert retries.lost_attempts(trial) == dict.fromkeys(range(10), fault)
+    searcher.suggest("a10")
+    die("a10", OF_THE_CODE)
+    assert open_study(path).get_trials()[0].user_attrs["error"] == "ValueError: loss is nan"
+
+
+def test_every_lost_attempt_keeps_its_reason(start):
+    path, searcher, die = start(1)
+    searcher.suggest("a")
+    die("a", rays.NodeDiedError("its node is gone"))
+    searcher.suggest("a2")
+    die("a2", rays.WorkerCrashedError())
+    assert retries.lost_attempts(open_study(path).get_trials()[0]) == {
+        0: "NodeDiedError: its node is gone",
+        1: "WorkerCrashedError: The worker died unexpectedly while executing this task. "
+        "Check python-core-worker-*.log files for more information.",
+    }
+
+
+def test_what_ray_says_of_a_worker_is_one_line_without_its_numbers_and_no_page():
+    died = rays.RayActorError(
+        error_msg="The actor died.\n\tclass_name: X\n\tactor_id: 4f\n\tpid: 7\n\tip: 10.0.0.7\nIts node died."
+    )
+    assert reason(died) == "RayActorError: The actor died. pid: 7 ip: 10.0.0.7 Its node died."
+    memory = reason(rays.OutOfMemoryError("killed: 12 of 16 GB " + "used by X " * 200))
+    assert memory.startswith("OutOfMemoryError: killed: 12 of 16 GB used by X") and memory.endswith(" ...")
+    assert len(memory) < 450

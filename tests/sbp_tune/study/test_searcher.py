@@ -1,5 +1,6 @@
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from optuna.trial import TrialState
@@ -228,3 +229,31 @@ def test_results_of_a_study_in_every_state(start, study_text):
     assert results.config_of(0)["epochs"] == 8
     assert results.trials["config.epochs"].tolist()[:2] == [8, 2]
     assert len(results.trials) == 3  # the rest only waits
+
+
+def test_as_many_run_as_the_nodes_hold_whatever_comes_and_goes(start):
+    study, path, _ = start()
+    nodes = SimpleNamespace(holds=2, avoids=[], room=lambda: nodes.holds, avoided=lambda: nodes.avoids)
+    searcher = OptunaSearcher(study, path, nodes=nodes)
+    assert searcher.set_max_concurrency(100)  # Ray leaves it to the searcher
+    assert all(searcher.suggest(name) for name in ("a", "b")) and searcher.suggest("c") is None
+    nodes.holds = 3  # one has joined
+    assert searcher.suggest("c") and searcher.suggest("d") is None
+    nodes.holds = 0  # all are lost
+    for name in ("a", "b", "c"):
+        searcher.on_trial_complete(name, DONE)
+    assert searcher.suggest("d") is None
+    nodes.holds, nodes.avoids = 8, ["0a1b"]
+    rest = [searcher.suggest(f"t{number}") for number in range(5)]
+    assert [config["lease"]["avoided"] for config in rest] == [["0a1b"]] * 5
+    nodes.holds = 0
+    assert searcher.suggest("e") is None  # some run
+    for number in range(5):
+        searcher.on_trial_complete(f"t{number}", DONE)
+    assert searcher.suggest("e") == Searcher.FINISHED  # nothing is left that a node would be needed for
+
+
+def test_a_closed_searcher_keeps_nobody_waiting(start):
+    _, _, searcher = start()
+    searcher.close()
+    assert searcher.suggest("a") == Searcher.FINISHED
