@@ -11,6 +11,7 @@ from sbp_tune.study.file import Study
 from sbp_tune.study.placement import local_nodes, trials_at_a_time
 from sbp_tune.study.samplers import make_sampler
 from sbp_tune.study.space import CASE
+from sbp_tune.study.trackers import check_trackers
 
 
 def load_trainable(name: str) -> type:
@@ -32,9 +33,10 @@ def load_trainable(name: str) -> type:
 def check_on_this_machine(study: Study, address: str | None) -> None:
     """Looks whether a trial fits here, and lets the trainable look at data and models, before anything starts.
 
-    Only for a local search: on a cluster the data need not lie where the driver runs.
+    That only for a local search: on a cluster the data need not lie where the driver runs.
     """
     trainable = load_trainable(study.trainable)
+    check_trackers(study.file.search.trackers)
     try:
         make_sampler(study.sampler, study.file.search.seed, study.space)  # somebody's own may not be there
     except InputError as error:

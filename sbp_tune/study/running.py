@@ -22,6 +22,7 @@ from sbp_tune.study.storage import attempts, open_study, put_back, storage_error
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
     from sbp_tune.energy.records import Reason
+    from sbp_tune.study.watching import Watching
 
 
 class Ending(Enum):
@@ -33,6 +34,15 @@ class Ending(Enum):
 
 def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Ending:
     """Runs what is left of a study, so many trials at a time, on the Ray that is connected; for its only writer."""
+    from sbp_tune.study.watchers import watched
+
+    with watched(path) as watching:
+        ending = _run(study, path, concurrent, cross_checked, watching)
+        watching.close(ending.value)
+    return ending
+
+
+def _run(study: Study, path: Path, concurrent: int, cross_checked: bool, watching: Watching) -> Ending:
     import ray.tune
 
     from sbp_tune.energy.node_actor import NodeLease
@@ -44,6 +54,8 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
     from sbp_tune.study.recorder import Recorder
     from sbp_tune.study.scheduler import make_scheduler
     from sbp_tune.study.searcher import OptunaSearcher
+    from sbp_tune.study.watchers import begin
+    from sbp_tune.study.worker_log import logged
 
     file, interrupted = study.file, False
     metered = file.simulate is None  # what a simulation itself uses is no part of what it is about
@@ -60,11 +72,16 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
     confirm = file.confirm
     labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
     recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials, labels)
-    budget = BudgetKeeper(study, path, progress.say)
+
+    def say(line: str) -> None:
+        progress.say(line)
+        watching.say("budget", line)
+
+    budget = BudgetKeeper(study, path, say)
     searcher = OptunaSearcher(study, path, budget.admits) if confirm is None else BlockSearcher(study, path, confirm)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
-            load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
+            logged(load_trainable(study.trainable)), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
         ),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
@@ -77,7 +94,7 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
         run_config=ray.tune.RunConfig(
             name="ray",
             storage_path=str(path.resolve()),
-            callbacks=[recorder, progress, *([LeaseEnder()] if metered else [])],
+            callbacks=[recorder, progress, watching, *([LeaseEnder()] if metered else [])],
             stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
@@ -88,6 +105,7 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
     problems: list[str] = []
     try:
         with _signals(interrupt):
+            begin(watching, study, path, concurrent, kwh=lambda: budget.kwh)
             budget.begin()
             if metered:
                 lease.start()
@@ -104,6 +122,7 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
         problems.append(searcher.ended_early)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
+        watching.say("warning", problem)
     if isinstance(recorder.stopped_by, InputError):
         raise InputError([*recorder.stopped_by.problems, _go_on(path)])
     if recorder.stopped_by is not None:
