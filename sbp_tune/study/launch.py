@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
@@ -30,8 +29,7 @@ from sbp_tune.study.storage import (
 )
 from sbp_tune.study.versions import versions
 
-if TYPE_CHECKING:
-    pass
+_CHANGEABLE = ("budget.", "search.trackers=")  # what of a study file may be another when it has begun
 
 
 def search(study: Study, path: Path, address: str | None = None, cross_checked: bool = False) -> Ending:
@@ -54,15 +52,16 @@ def resume(
 ) -> Ending:
     """Continues an interrupted study: finished trials stay, unfinished ones go on from their last checkpoint.
 
-    overrides: `budget.key=YAML value`, which the study keeps; nothing else of it can change.
+    overrides: `budget.key=YAML value` or `search.trackers=...`, which the study keeps; nothing else of it can change.
 
     Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
     left. The study's storage is told of every ending at once, and is never older than what ended.
     """
     check_directory(path)
-    if others := [override for override in overrides if not override.startswith("budget.")]:
+    if others := [override for override in overrides if not override.startswith(_CHANGEABLE)]:
         again = (
-            f"only budget.KEY can be set for a study that has begun; `sbp-tune search {path}/study.yaml` makes another"
+            "only budget.KEY and search.trackers can be set for a study that has begun; "
+            f"`sbp-tune search {path}/study.yaml` makes another"
         )
         raise InputError([f"--set {override}: {again}" for override in others])
     with only_writer(path):

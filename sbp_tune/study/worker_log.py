@@ -7,9 +7,9 @@ import logging
 import os
 import socket
 import sys
+import time
 import traceback
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +18,7 @@ from sbp_tune.units import readable_energy
 TRIAL_LOGS = "logs"
 """Folder of a study's directory."""
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def trial_log(folder: Path, number: int, kind: str) -> Path:
@@ -75,7 +75,9 @@ class WorkerLog:
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Tee(sys.stdout, self._log), _Tee(sys.stderr, self._log)
         self._handler = _Handler(self._log)
-        self._handler.setFormatter(logging.Formatter(_FORMAT))
+        formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", _TIME)
+        formatter.converter = time.gmtime
+        self._handler.setFormatter(formatter)
         logging.getLogger().addHandler(self._handler)
         self.say(f"attempt {self._lease['attempt']} of trial {self._lease['trial']}", f"on {socket.gethostname()}")
         self.say(f"process {os.getpid()}, working in {Path.cwd()}")
@@ -84,7 +86,7 @@ class WorkerLog:
         """A line of our own, with the time (UTC)."""
         if self._log is not None:
             with suppress(OSError):
-                self._log.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {', '.join(words)}\n")
+                self._log.write(f"{time.strftime(_TIME, time.gmtime())} {', '.join(words)}\n")
 
     def failed(self) -> None:
         """The exception that is being handled, with its traceback."""

@@ -10,8 +10,13 @@ from sbp_tune.errors import InputError
 from sbp_tune.study.storage_url import without_password
 from sbp_tune.study.trackers.tracking import Run
 
-# Of MLflow's own, where the user has not set them: it would go on asking a server that is gone for many minutes.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+# Of MLflow's own, where the user has not set them: it would ask a server that is gone for many minutes, and tell its
+# makers about its use.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 _STATUS = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _BATCH = 100  # parameters that a server takes at a time
 _ID = "sbp_tune.id"  # tag by which a run is found again
@@ -19,12 +24,12 @@ _ID = "sbp_tune.id"  # tag by which a run is found again
 
 def check() -> None:
     """InputError where MLflow is not installed, or nothing answers where MLFLOW_TRACKING_URI says."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import mlflow
     except ImportError as error:
         raise InputError(f"not installed ({error}): pip install 'sbp-tune[mlflow]'") from error
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
     try:
         mlflow.MlflowClient().search_experiments(max_results=1)
     except Exception as error:  # of many kinds, also of the libraries that it stands on

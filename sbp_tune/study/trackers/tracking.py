@@ -125,7 +125,7 @@ class Tracking(Watcher):
             except Exception as error:  # whatever a tracker raises, the search is not about it
                 if not self._failed:
                     self._failed = True
-                    text = " ".join(str(error).split())
+                    text = " ".join(f"{type(error).__name__}: {error}".split())
                     self._warn(f"{self._name} failed, what it misses is in the study's own files: {text}")
 
 

@@ -1,0 +1,45 @@
+import json
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from benchmarks.overhead import Cpu, Span, main
+
+
+def test_cpu_time_is_that_of_the_whole_tree_within_a_stretch():
+    child = "import time; end = time.process_time() + 1.5\nwhile time.process_time() < end: pass\ntime.sleep(1.2)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    start = time.time()
+    cpu = Cpu(psutil.Process(process.pid))
+    with cpu.sampled():
+        process.wait()
+    whole = cpu.within(Span(start, time.time()))
+    assert 1.5 <= sum(whole.values()) < 3
+    assert sum(cpu.within(Span(start - 9, start - 1)).values()) == 0
+    middle = start + (time.time() - start) / 2
+    halves = [sum(cpu.within(span).values()) for span in (Span(start, middle), Span(middle, time.time()))]
+    assert sum(halves) == pytest.approx(sum(whole.values()))
+
+
+@pytest.mark.slow
+def test_a_search_is_compared_with_the_same_training(tmp_path, capsys):
+    small = ["--rounds", "1", "--epochs", "3", "--image-size", "8", "--width", "4", "--trials", "8"]
+    main([*small, "-o", str(tmp_path), "--json"])
+    [file] = tmp_path.glob("overhead_*.json")
+    row = json.loads(file.read_text())
+    assert row == json.loads(capsys.readouterr().out)
+    assert 0 < row["search"]["start_s"]["median"] < row["search"]["first_batch_s"]["median"]
+    for arm in ("train", "search"):
+        assert 0 < row[arm]["epoch_s"]["median"] and 0 < row[arm]["epoch_cpu_s"]["median"]
+    assert row["train"]["epoch_cpu_s_driver"]["median"] == 0 < row["search"]["epoch_cpu_s_driver"]["median"]
+    assert 0 < row["search"]["meter_percent_of_a_core"]["median"] < 100
+    assert [line["gpus"] for line in row["driver"]] == [4, 16, 64, 256]
+
+
+def test_too_few_epochs_are_a_line():
+    with pytest.raises(SystemExit, match="error: needs at least 2 epochs and 1 round"):
+        main(["--epochs", "1"])
