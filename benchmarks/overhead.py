@@ -343,9 +343,9 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--image-size", type=int, default=32, help="pixels a side of the digits")
-    parser.add_argument("--width", type=int, default=24, help="channels of the network's first layer")
+    parser.add_argument("--width", type=int, default=48, help="channels of the network's first layer")
     parser.add_argument("--trials", type=int, default=1000, help="of the simulated studies; 0: none")
     parser.add_argument("--quick", action="store_true", help="3 rounds, 300 simulated trials")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")

@@ -90,7 +90,7 @@ def test_one_that_hangs_holds_up_nobody_and_the_end_for_a_while(tmp_path, monkey
     client.log = lambda *_: go_on.wait(60)
     [line] = follow(client, tmp_path)
     go_on.set()
-    assert line.startswith("notes has not taken everything 0.1 s after the end")
+    assert line.startswith("notes had not taken everything 0.1 s after the end")
 
 
 def test_what_cannot_be_used_is_a_line_each(monkeypatch):
