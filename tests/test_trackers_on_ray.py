@@ -167,6 +167,15 @@ def test_a_server_that_is_not_there_is_a_line_before_anything_starts(file, tmp_p
     assert "secret" not in result.output + result.stderr and not (tmp_path / "followed").exists()
 
 
+def test_wandb_without_its_server_is_a_line_before_anything_starts(file, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="pip install 'sbp-tune[wandb]'")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    result = run(app, ["search", file, "--simulate", "--results", str(tmp_path), "--set", "search.trackers=[wandb]"])
+    assert result.exit_code == 2 and result.stderr.startswith("error: search.trackers: wandb: "), result.stderr
+    assert "127.0.0.1:9" in result.stderr and "0" * 40 not in result.stderr and not (tmp_path / "followed").exists()
+
+
 def test_wandb_has_every_trial_offline(file, tmp_path, ray_address, monkeypatch):
     pytest.importorskip("wandb", reason="pip install 'sbp-tune[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
