@@ -104,9 +104,9 @@ class Cpu:
     def _part(self, process: psutil.Process, line: str) -> str:
         if process.pid == self._root.pid:
             return "training" if " train " in line else "driver"
-        if line.startswith("ray::") and not line.startswith("ray::IDLE"):
-            return "meter" if "_Meter" in line else "training"
-        return "ray"
+        if line.startswith("ray::_Meter"):
+            return "meter"
+        return "training" if line.startswith("ray::") and "Trainable" in line else "ray"
 
 
 def _at(rows: pd.DataFrame, moment: float) -> float:
