@@ -77,11 +77,11 @@ class Cpu:
             self._thread.join()
 
     def within(self, span: Span) -> dict[str, float]:
-        """CPU seconds of each part in a stretch of time."""
+        """CPU seconds of each part in a stretch of time; a worker has its name only while it has work."""
         used = dict.fromkeys(PARTS, 0.0)
         table = pd.DataFrame(self._rows, columns=["time", "pid", "part", "cpu_s"])
         for _, rows in table.groupby("pid"):
-            part = rows["part"].iloc[-1]  # a worker has its name only when it has work
+            part = next((one for one in ("training", "meter") if one in set(rows["part"])), rows["part"].iloc[-1])
             used[part] += _at(rows, span.end) - _at(rows, span.start)
         return used
 

@@ -106,7 +106,7 @@ class WorkerLog:
 def logged(trainable: type) -> type:
     """The trainable, of which each trial writes its log."""
 
-    class Logged(trainable):  # type: ignore[misc, valid-type]
+    class Logged(trainable):
         """Ray opens and closes log files with each trial, also in a process that it uses again."""
 
         _worker_log: WorkerLog | None = None
