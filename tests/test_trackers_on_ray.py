@@ -53,7 +53,7 @@ class Server:
             port = free.getsockname()[1]
         self.url, self._log = f"http://127.0.0.1:{port}", folder / "server.log"
         store = [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._process = subprocess.Popen(
             [command, "server", *store, "--host=127.0.0.1", f"--port={port}", "--workers=1"],
             stdout=self._log.open("w"), stderr=subprocess.STDOUT, env=environment, start_new_session=True,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
 from ray.tune import Callback
 
 from sbp_tune.study.recorder import cause_of, number_in, reason
@@ -84,7 +85,7 @@ class Watching(Callback):
     def close(self, ending: str) -> None:
         """This start has ended, and the trials with it that had not; to be called when they are settled."""
         for attempt in list(self._open.values()):
-            self._end(attempt, state_of(trial_of(self._study, attempt.number), "interrupted"))
+            self._end(attempt, trial_of(self._study, attempt.number), "interrupted")
         for watcher in self._watchers:
             watcher.study_ended({"ending": ending})
 
@@ -114,23 +115,25 @@ class Watching(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if attempt := self._open.get(trial.trial_id):
-            self._end(attempt, state_of(trial_of(self._study, attempt.number)))
+            self._end(attempt, trial_of(self._study, attempt.number))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         attempt = self._open.get(trial.trial_id)
         if attempt is None:  # its actor could not be made
             self.on_trial_start(iteration, trials, trial)
             attempt = self._open[trial.trial_id]
-        cause, state = cause_of(trial), state_of(trial_of(self._study, attempt.number), "interrupted")
-        if state == "interrupted" and is_death(cause):
+        cause, record = cause_of(trial), trial_of(self._study, attempt.number)
+        if state_of(record) == "running" and is_death(cause):
             del self._open[trial.trial_id]
             for watcher in self._watchers:
                 watcher.trial_died(attempt, reason(cause))
         else:
-            self._end(attempt, state, None if state == "complete" else reason(cause))
+            self._end(attempt, record, "interrupted", reason(cause))
 
-    def _end(self, attempt: Attempt, state: str, why: str | None = None) -> None:
+    def _end(self, attempt: Attempt, record: FrozenTrial, unfinished: str = "running", why: str | None = None) -> None:
+        """record: the trial as stored now, read once, which costs more than all else here; why: if that has no error."""
         del self._open[attempt.trial_id]
-        why = why or trial_of(self._study, attempt.number).user_attrs.get("error")
+        state = state_of(record, unfinished)
+        error = None if state == "complete" else record.user_attrs.get("error", why)
         for watcher in self._watchers:
-            watcher.trial_ended(attempt, state, why)
+            watcher.trial_ended(attempt, state, error)
