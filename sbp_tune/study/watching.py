@@ -131,7 +131,7 @@ class Watching(Callback):
             self._end(attempt, record, "interrupted", reason(cause))
 
     def _end(self, attempt: Attempt, record: FrozenTrial, unfinished: str = "running", why: str | None = None) -> None:
-        """record: the trial as stored now, read once, which costs more than all else here; why: if that has no error."""
+        """record: the trial as stored now, read once: that costs more than all else; why: if it has no error."""
         del self._open[attempt.trial_id]
         state = state_of(record, unfinished)
         error = None if state == "complete" else record.user_attrs.get("error", why)
