@@ -17,11 +17,11 @@ def test_cpu_time_is_that_of_the_whole_tree_within_a_stretch():
     cpu = Cpu(psutil.Process(process.pid))
     with cpu.sampled():
         end = time.monotonic() + 60
-        while sum(cpu.within(Span(start, time.time())).values()) < 0.5 and time.monotonic() < end:
+        while sum(cpu.within(Span(start, time.time())).values()) < 0.45 and time.monotonic() < end:
             time.sleep(0.1)
         process.communicate(b"\n")
     whole = cpu.within(Span(start, time.time()))
-    assert 0.5 <= sum(whole.values()) < 1.5
+    assert 0.45 <= sum(whole.values()) < 1.5  # of processor time the kernel tells ticks of 10 ms
     assert sum(cpu.within(Span(start - 9, start - 1)).values()) == 0
     middle = start + (time.time() - start) / 2
     halves = [sum(cpu.within(span).values()) for span in (Span(start, middle), Span(middle, time.time()))]
