@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,13 +39,16 @@ from rich.console import Console
 from benchmarks.machine import machine_name
 from sbp_tune.config import TrainConfig
 from sbp_tune.study import launch
+from sbp_tune.study.event_log import EventLog
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.lock import only_writer
 from sbp_tune.study.progress import Progress
+from sbp_tune.study.prometheus import Prometheus
 from sbp_tune.study.recorder import Recorder
 from sbp_tune.study.scheduler import MOASHA, make_scheduler
 from sbp_tune.study.searcher import OptunaSearcher
 from sbp_tune.study.sections import SimulateConfig
+from sbp_tune.study.watching import Watching
 from search_spaces import shipped_spaces
 from trainables.replay import Replay
 from trainables.response import response
@@ -58,6 +61,9 @@ _PARTS: list[tuple[type, str, str]] = [
     (Progress, "on_trial_start", "console"),
     (Progress, "on_trial_result", "console"),
     (Progress, "on_trial_complete", "console"),
+    (Watching, "on_trial_start", "watchers"),
+    (Watching, "on_trial_result", "watchers"),
+    (Watching, "on_trial_complete", "watchers"),
 ]
 
 
@@ -91,7 +97,7 @@ class Costs:
             self._ms[part] += 1000 * (time.process_time() - cpu)
             self._ms["wall"] += 1000 * (time.perf_counter() - start)
             self._calls[name] += 1
-            if name == "Progress.on_trial_complete":
+            if name == "Watching.on_trial_complete":
                 self._count()
             return result
 
@@ -102,7 +108,9 @@ class Costs:
         if self._ended % self._every and self._ended != self._total:
             return
         ended = self._ended - (self.rows[-1]["trials"] if self.rows else 0)
-        parts = {part: self._ms[part] / ended for part in ("suggest", "scheduler", "log", "console", "tell")}
+        parts = {
+            part: self._ms[part] / ended for part in ("suggest", "scheduler", "log", "console", "watchers", "tell")
+        }
         self.rows.append(
             {
                 "trials": self._ended,
@@ -130,6 +138,8 @@ class Cluster:
         self._scheduler = make_scheduler(study, path)
         self._recorder = Recorder(study, path, stop=lambda: None)
         self._progress = Progress(path, study.total_trials, console=Console(file=io.StringIO()))
+        self._watching = Watching(path)
+        self._watching.begin([EventLog(path, study.file.name), Prometheus(study, path, lambda: 0.0)], {})
         self._events: list[tuple[float, int, Any, Any, dict[str, Any]]] = []  # when a result comes in, and whose
         self._proposed = self._results = 0
         self._now, self._finished = 0.0, False
@@ -156,6 +166,7 @@ class Cluster:
         self._proposed += 1
         trial = SimpleNamespace(trial_id=trial_id, config=config, last_result={}, pickled_error_file=None)
         self._progress.on_trial_start(0, [], trial)
+        self._watching.on_trial_start(0, [], trial)
         self._train(trial, Replay(config))
         return True
 
@@ -170,21 +181,37 @@ class Cluster:
             stopped = self._scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP
         self._recorder.on_trial_result(0, [], trial, result)
         self._progress.on_trial_result(0, [], trial, result)
+        self._watching.on_trial_result(0, [], trial, result)
         trial.last_result = result
         if not (row["done"] or stopped):
             self._train(trial, trainable)
             return
         self._searcher.on_trial_complete(trial.trial_id, result)
         self._progress.on_trial_complete(0, [], trial)
+        self._watching.on_trial_complete(0, [], trial)
         trainable.stop()
 
 
-def simulate(study: Study, path: Path, concurrent: int, costs: Costs) -> None:
-    """Runs a study in a new directory on a simulated cluster."""
+def driver_study(
+    trials: int,
+    study: str = "resnet18_cifar10",
+    sampler: str = "random",
+    scheduler: str = "moasha",
+    overrides: Sequence[str] = (),
+) -> Study:
+    """A shipped study file with so many trials, simulated and without a budget."""
+    search = [f"search.{key}={value}" for key, value in (("trials", trials), ("sampler", sampler))]
+    changed = [*search, f"search.scheduler={scheduler}", "budget={}", *overrides]
+    return load_study_file(shipped_spaces()[study], changed, "scale", SimulateConfig())
+
+
+def simulate(study: Study, path: Path, concurrent: int, costs: Costs) -> float:
+    """Runs a study in a new directory on a simulated cluster; the simulated seconds that it took."""
     launch._create(study, path)
     with only_writer(path), costs.measured():
-        hours = Cluster(study, path, concurrent).run() / 3600
-    print(f"{study.total_trials} trials in {hours:.1f} simulated hours on {concurrent} GPUs", file=sys.stderr)
+        seconds = Cluster(study, path, concurrent).run()
+    print(f"{study.total_trials} trials in {seconds / 3600:.1f} simulated hours on {concurrent} GPUs", file=sys.stderr)
+    return seconds
 
 
 def latency(study: Study, sizes: list[int], repeats: int = 3) -> list[dict[str, float]]:
@@ -240,10 +267,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
 
     def study_of(sampler: str) -> Study:
-        file = shipped_spaces()[options.study]
-        search = [f"search.{key}={value}" for key, value in (("trials", options.trials), ("sampler", sampler))]
-        overrides = [*search, f"search.scheduler={options.scheduler}", "budget={}", *options.overrides]
-        return load_study_file(file, overrides, "scale", SimulateConfig())
+        return driver_study(options.trials, options.study, sampler, options.scheduler, options.overrides)
 
     if options.load:
         table, kind = pd.DataFrame([load(options.load)]), "load"

@@ -1,9 +1,10 @@
-"""Reading YAML safely and writing files so that a crash leaves the old file or the new one."""
+"""Reading YAML safely, and writing so that a crash leaves the old file or the new one, and of a log its whole lines."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -75,3 +76,19 @@ def write_atomic(path: Path | str, write: Callable[[Path], object]) -> None:
 def write_text_atomic(path: Path | str, text: str) -> None:
     """`write_atomic` for text, UTF-8."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def append_json_line(path: Path, value: dict[str, Any], durable: bool) -> None:
+    """Appends a line of JSON to a file, on a line of its own also where a crash cut the one before.
+
+    durable: waits until it is on the disk; else a crash of the process loses nothing, one of the machine may.
+    """
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(value).encode() + b"\n")
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())

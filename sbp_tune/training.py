@@ -110,6 +110,7 @@ class Training:
             "keep_fraction": self.sparsity.keep_fraction,
             "tflop": self.sparsity.executed_flops / 1e12 if self._flops_are_complete else None,
             "device": self.device_name,
+            **({"gpu_uuid": " ".join(self._gpu_uuids())} if self._on_gpu else {}),
             **self._peaks,
             "fully_trained": self.finished,
             **validation,

@@ -1,5 +1,6 @@
 """Whole searches by --simulate on a real Ray: exact in their trials, marked as what they are, recorded and replayed."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -74,6 +75,24 @@ def test_it_says_that_it_is_simulated(simulated):
     assert claim in (path / "best.yaml").read_text()
     shown = run(app, ["search", str(path / "study.yaml"), "--name", "other", "--dry-run"])
     assert shown.exit_code == 0 and claim in " ".join(shown.output.split())
+
+
+def test_its_logs_tell_what_the_tables_hold(simulated):
+    path, study = simulated[0], load_study(simulated[0])
+    began, *events, ended = map(json.loads, (path / "log.jsonl").read_text().splitlines())
+    assert (began["event"], began["resumed"], began["trials"]) == ("study_began", False, 12)
+    assert began["versions"] == study.versions and began["nodes"][0]["CPU"] == 2
+    assert (ended["event"], ended["ending"]) == ("study_ended", "finished")
+    ends = {event["trial"]: event for event in events if event["event"] == "trial_ended"}
+    assert [ends[trial]["state"] for trial in study.trials["trial"]] == study.trials["state"].tolist()
+    assert [ends[trial]["kwh"] for trial in study.trials["trial"]] == study.trials["kwh"].tolist()
+    for trial, rows in study.epochs.groupby("trial"):
+        own = list(map(json.loads, (path / "logs" / f"trial-{trial:04d}.jsonl").read_text().splitlines()))
+        assert own[0]["config"] == study.config_of(trial)
+        told = [event["val_accuracy"] for event in own if event["event"] == "epoch_ended"]
+        assert told == rows["val_accuracy"].tolist()
+        human = (path / "logs" / f"trial-{trial:04d}.log").read_text()
+        assert f"attempt 0 of trial {trial}, on " in human and human.count(", val_accuracy ") == len(rows)
 
 
 def test_recorded_and_searched_again(simulated, folder):

@@ -19,6 +19,7 @@ from sbp_tune.study.epochs import read_log
 from sbp_tune.study.file import Study
 from sbp_tune.study.gain import Gain
 from sbp_tune.study.ledger import study_bill
+from sbp_tune.study.settle import first_values, objective_values
 from sbp_tune.study.spending import Spending, Spent, elapsed_s
 from sbp_tune.study.storage import attempts, open_study
 from sbp_tune.units import readable_energy
@@ -51,6 +52,11 @@ class BudgetKeeper(Stopper):
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles stoppers when it starts; nothing of this one is wanted from there."""
         return {}
+
+    @property
+    def kwh(self) -> float:
+        """What all trials have used so far, over all starts of the study."""
+        return self._spending.kwh
 
     def begin(self) -> None:
         """The clock runs from now."""
@@ -187,28 +193,21 @@ class BudgetKeeper(Stopper):
 
     def _take_ended(self, trials: list[Any]) -> None:
         for trial in sorted(trials, key=lambda trial: trial.datetime_complete or datetime.min):
-            item = _values(trial) if trial.state == TrialState.COMPLETE else None, self._spending.of(trial.number)
+            item = (
+                objective_values(trial) if trial.state == TrialState.COMPLETE else None,
+                self._spending.of(trial.number),
+            )
             self._ended.append(item)
             if self._gain is not None:
                 self._gain.add(*item)
-        if self._gain is None and self._study.file.budget.hypervolume_gain and (first := self._first_values()):
+        if (
+            self._gain is None
+            and self._study.file.budget.hypervolume_gain
+            and (first := first_values(self._storage.get_trials(deepcopy=False)))
+        ):
             self._gain = Gain(list(self._study.objectives.values()), first)
             for item in self._ended:
                 self._gain.add(*item)
-
-    def _first_values(self) -> list[float] | None:
-        """Objectives of the first trial by number that is complete; None while an earlier one may yet be."""
-        for trial in self._storage.get_trials(deepcopy=False):
-            if trial.state == TrialState.COMPLETE:
-                return _values(trial)
-            if not trial.state.is_finished():
-                return None
-        return None
-
-
-def _values(trial: Any) -> list[float]:
-    """Objectives of a complete trial, exact also where the sampler was told steps."""
-    return list(trial.user_attrs["values"].values() if "values" in trial.user_attrs else trial.values)
 
 
 def limits_of(study: Study) -> Amount:

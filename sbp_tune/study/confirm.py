@@ -62,7 +62,7 @@ def planned(results: StudyResults, trials: Sequence[int], seeds: int, before: di
         "name": f"{results.name[:92]}.confirm",
         **{key: results.study.get(key) for key in ("trainable", "objectives", "resources", "energy", "simulate")},
         "config": {},
-        "search": {"sampler": "random", "concurrent": concurrent},
+        "search": {"sampler": "random", "concurrent": concurrent, "trackers": list(search_file.file.search.trackers)},
         "confirm": {"points": points, "runs": runs, "searched": search_file.searched},
     }
     return Study(document, str(confirmation_path(results.path) / "study.yaml"))

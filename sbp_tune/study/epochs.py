@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
+
+from sbp_tune.files import append_json_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,15 +27,12 @@ _SCALARS = (int, float, str, bool, type(None))
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Appends a line to a study's log, of the row's plain values, and waits until it is on the disk."""
-    plain = {name: value for name, value in row.items() if isinstance(value, _SCALARS)}
-    with (path / _FILE).open("ab+") as file:
-        if file.tell() > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a crash cut the line before
-                file.write(b"\n")
-        file.write(json.dumps(plain).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_json_line(path / _FILE, plain_values(row), durable=True)
+
+
+def plain_values(row: dict[str, Any]) -> dict[str, Any]:
+    """What of a result is a number, a text or nothing."""
+    return {name: value for name, value in row.items() if isinstance(value, _SCALARS)}
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

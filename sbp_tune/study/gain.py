@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import moocore
 import numpy as np
+from numpy.typing import NDArray
 
 _WORST = 2.0  # of a cost, times that of the first trial
 
@@ -33,9 +34,15 @@ class Gain:
         if values is not None:
             points = np.vstack([self._front, self._scale * np.asarray(values, dtype=float)])
             self._front = points[moocore.is_nondominated(points)]
-        volume = moocore.hypervolume(self._front, ref=self._reference) if len(self._front) else 0.0
-        self._volumes.append(float(volume))
+        self._volumes.append(self._volume(self._front))
         self._kwh.append(self._kwh[-1] + kwh)
+
+    def volume_of(self, values: NDArray[np.float64]) -> float:
+        """Hypervolume of the objectives [n, m] of other trials, in the same measure."""
+        return self._volume(self._scale * values)
+
+    def _volume(self, points: NDArray[np.float64]) -> float:
+        return float(moocore.hypervolume(points, ref=self._reference)) if len(points) else 0.0
 
     def per_kwh(self, trials: int) -> float | None:
         """Hypervolume gained over the last so many ended trials per kWh that they used.

@@ -30,7 +30,7 @@ from sbp_tune.study.storage import (
 )
 from sbp_tune.study.versions import versions
 
-_CAN_CHANGE = ("budget.", "resources.accelerator_type=")  # of a study that has begun
+_CAN_CHANGE = ("budget.", "resources.accelerator_type=", "search.trackers=")  # of a study that has begun
 _GPU_TYPES = "gpu_types"  # attribute of a study: types of GPUs on which it began
 
 
@@ -59,8 +59,8 @@ def resume(
 ) -> Ending:
     """Continues an interrupted study: finished trials stay, unfinished ones go on from their last checkpoint.
 
-    overrides: `budget.key=YAML value`, or resources.accelerator_type, which the study keeps; nothing else of it can
-    change.
+    overrides: `budget.key=YAML value`, resources.accelerator_type or search.trackers, which the study keeps; nothing
+    else of it can change.
 
     Ray's own restore is not used: after a kill its saved state can be older than the checkpoints that are
     left. The study's storage is told of every ending at once, and is never older than what ended.
@@ -68,7 +68,7 @@ def resume(
     check_directory(path)
     if others := [override for override in overrides if not override.startswith(_CAN_CHANGE)]:
         again = (
-            "only budget.KEY and resources.accelerator_type can be set for a study that has begun; "
+            "only budget.KEY, resources.accelerator_type and search.trackers can be set for a study that has begun; "
             f"`sbp-tune search {path}/study.yaml` makes another"
         )
         raise InputError([f"--set {override}: {again}" for override in others])

@@ -12,6 +12,7 @@ from sbp_tune.study.file import Study
 from sbp_tune.study.placement import local_nodes, trials_at_a_time
 from sbp_tune.study.samplers import make_sampler
 from sbp_tune.study.space import CASE
+from sbp_tune.study.trackers import check_trackers
 
 
 def load_trainable(name: str) -> type:
@@ -33,7 +34,7 @@ def load_trainable(name: str) -> type:
 def check_on_this_machine(study: Study, address: str | None) -> None:
     """Looks whether a trial fits here, and lets the trainable look at data and models, before anything starts.
 
-    Only for a local search: on a cluster the data need not lie where the driver runs.
+    That only for a local search: on a cluster the data need not lie where the driver runs.
     """
     trainable = load_trainable(study.trainable)
     most = getattr(trainable, "most_gpus", math.inf)
@@ -42,6 +43,7 @@ def check_on_this_machine(study: Study, address: str | None) -> None:
             f"{study.source}: resources.gpu: found {gpus:g}, but {study.trainable} trains on {most} GPU; more are for "
             "a trainable of your own"
         )
+    check_trackers(study.file.search.trackers)
     try:
         make_sampler(study.sampler, study.file.search.seed, study.space)  # somebody's own may not be there
     except InputError as error:

@@ -17,6 +17,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 
 
+METRICS_PORT = "SBP_TUNE_METRICS_PORT"
+"""Environment variable: the port on which a Ray of this machine's own serves its metrics; else any that is free."""
+
+
 @contextmanager
 def connected_ray(address: str | None) -> Iterator[None]:
     """A Ray to run on: the cluster at an address, or one of this machine's own; InputError where none answers."""
@@ -28,6 +32,8 @@ def connected_ray(address: str | None) -> Iterator[None]:
         yield
         return
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20} if address is None else {}
+    if address is None and METRICS_PORT in os.environ:
+        local["_metrics_export_port"] = _port(os.environ[METRICS_PORT])
     try:
         _check_answers(address)
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
@@ -39,6 +45,12 @@ def connected_ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 1024 <= int(text) <= 65535):
+        raise InputError(f"{METRICS_PORT}: found {text!r}; needs a port from 1024 to 65535")
+    return int(text)
 
 
 def _check_answers(address: str | None) -> None:

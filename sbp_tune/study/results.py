@@ -19,8 +19,9 @@ from sbp_tune.study.epochs import read_columns
 from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.lock import is_in_use
 from sbp_tune.study.retries import lost_attempts
-from sbp_tune.study.settle import is_feasible, is_held
+from sbp_tune.study.settle import is_feasible
 from sbp_tune.study.simulation import simulation_text
+from sbp_tune.study.states import state_of
 from sbp_tune.study.storage import REFUSED_NODES, attempts, check_directory, open_study, storage_errors
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
@@ -33,8 +34,6 @@ METRICS = [
 
 # What each component of a trial's energy was read from: counter, integrated, model or none.
 SOURCES = ("kwh_gpu_source", "kwh_cpu_source", "kwh_ram_source")
-
-_STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def load_study(path: Path | str) -> StudyResults:
                 "trial": record.number,
                 "trial_id": (attempts(record) or [""])[-1],
                 "attempts": len(attempts(record)),
-                "state": "complete" if is_held(record) else _STATES.get(record.state.name, unfinished),
+                "state": state_of(record, unfinished),
                 "kind": "baseline" if "baseline" in attributes else "search",
                 "feasible": is_feasible(record),
                 "error": attributes.get("error"),
@@ -141,7 +140,6 @@ def _epochs(path: Path, trials: Sequence[FrozenTrial]) -> pd.DataFrame:
 
 def _lasts(epochs: pd.DataFrame) -> dict[int, dict[str, Any]]:
     """The last row of each trial, by number; None for what it does not have."""
-    rows = epochs.groupby("trial").tail(1).astype(object)
     rows = epochs.groupby("trial").tail(1).astype(object)
     plain = rows.where(rows.notna(), None).to_dict("records")
     return {int(row["trial"]): {str(name): value for name, value in row.items()} for row in plain}

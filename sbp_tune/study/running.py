@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from enum import Enum
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
     from sbp_tune.energy.records import Reason
     from sbp_tune.study.nodes import TrialNodes
+    from sbp_tune.study.watching import Watching
 
 
 class Ending(Enum):
@@ -51,6 +52,15 @@ def usable_nodes(study: Study, address: str | None) -> TrialNodes:
 
 def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> Ending:
     """Runs what is left of a study, on the nodes of the Ray that is connected; for its only writer."""
+    from sbp_tune.study.watchers import watched
+
+    with watched(path) as watching:
+        ending = _run(study, path, nodes, cross_checked, watching)
+        watching.close(ending.value)
+    return ending
+
+
+def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watching: Watching) -> Ending:
     import ray.tune
 
     from sbp_tune.energy.node_actor import NodeLease
@@ -65,6 +75,8 @@ def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> End
     from sbp_tune.study.scheduler import make_scheduler
     from sbp_tune.study.searcher import OptunaSearcher
     from sbp_tune.study.timeouts import EpochWatch, kill_worker
+    from sbp_tune.study.watchers import begin
+    from sbp_tune.study.worker_log import logged
 
     file, interrupted = study.file, False
     metered = file.simulate is None  # what a simulation itself uses is no part of what it is about
@@ -82,8 +94,16 @@ def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> End
     confirm = file.confirm
     labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
     recorder, progress = Recorder(study, path, interrupt, nodes), Progress(path, study.total_trials, labels)
-    nodes.tell(path, progress.say)
-    budget = BudgetKeeper(study, path, progress.say)
+
+    def say(kind: str) -> Callable[[str], None]:
+        def line_of(line: str) -> None:
+            progress.say(line)
+            watching.say(kind, line)
+
+        return line_of
+
+    nodes.tell(path, say("nodes"))
+    budget = BudgetKeeper(study, path, say("budget"))
     searcher = (
         OptunaSearcher(study, path, budget.admits, nodes)
         if confirm is None
@@ -93,7 +113,7 @@ def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> End
     watches = [] if limit_s is None else [EpochWatch(limit_s, kill_worker)]
     understand_lost_workers()
     tuner = ray.tune.Tuner(
-        placed(load_trainable(study.trainable), study),
+        placed(logged(load_trainable(study.trainable)), study),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             scheduler=make_scheduler(study, path),
@@ -105,7 +125,7 @@ def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> End
         run_config=ray.tune.RunConfig(
             name="ray",
             storage_path=str(path.resolve()),
-            callbacks=[*watches, recorder, progress, *([LeaseEnder()] if metered else [])],
+            callbacks=[*watches, recorder, progress, watching, *([LeaseEnder()] if metered else [])],
             stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
@@ -116,6 +136,7 @@ def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> End
     problems: list[str] = []
     try:
         with _signals(interrupt):
+            begin(watching, study, path, nodes.room(), kwh=lambda: budget.kwh)
             budget.begin()
             if metered:
                 lease.start()
@@ -132,6 +153,7 @@ def run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool) -> End
         problems.append(searcher.ended_early)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
+        watching.say("warning", problem)
     if isinstance(recorder.stopped_by, InputError):
         raise InputError([*recorder.stopped_by.problems, _go_on(path)])
     if recorder.stopped_by is not None:

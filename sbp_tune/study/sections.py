@@ -71,6 +71,12 @@ class SearchConfig(Section):
         description="where trials are kept: sqlite or journal, a file of the study's directory, or a database's URL: "
         "postgresql://USER:${PASSWORD}@HOST/NAME, mysql://...; ${NAME} is an environment variable",
     )
+    trackers: tuple[Literal["mlflow", "wandb", "tensorboard"], ...] = Field(
+        (),
+        strict=False,
+        description="who follows the search beside its own files: mlflow (at MLFLOW_TRACKING_URI), wandb "
+        "(WANDB_API_KEY, WANDB_PROJECT), tensorboard (in the study's directory); each an extra of this package",
+    )
     tie: float = Field(
         0.0, ge=0, lt=1, description="the sampler is told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -57,6 +58,21 @@ def settle(
 def is_held(trial: FrozenTrial) -> bool:
     """Whether a trial has been trained to its end and only waits for the baseline to be compared with."""
     return trial.state == TrialState.RUNNING and _HELD in trial.user_attrs
+
+
+def objective_values(trial: FrozenTrial) -> list[float]:
+    """Objectives of a complete trial, exact also where the sampler was told steps."""
+    return list(trial.user_attrs["values"].values() if "values" in trial.user_attrs else trial.values)
+
+
+def first_values(trials: Sequence[FrozenTrial]) -> list[float] | None:
+    """Objectives of the first trial by number that is complete; None while an earlier one may yet be."""
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            return objective_values(trial)
+        if not trial.state.is_finished():
+            return None
+    return None
 
 
 def baseline_problem(storage: optuna.Study, study: Study) -> str | None:

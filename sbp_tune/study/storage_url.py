@@ -28,12 +28,12 @@ def storage_problem(text: str) -> str | None:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        return f"found {_without_password(text)!r}; allowed: {_ALLOWED}"
+        return f"found {without_password(text)!r}; allowed: {_ALLOWED}"
     if url.get_backend_name() == "sqlite":
         absolute = url.database is not None and url.database.startswith("/")
         return None if absolute else f"found {text!r}; a database file needs an absolute path, as in sqlite:////path"
     if url.get_backend_name() not in EXTRAS:
-        return f"found {_without_password(text)!r}; allowed: {_ALLOWED}"
+        return f"found {without_password(text)!r}; allowed: {_ALLOWED}"
     if (url.password and not _VARIABLE.fullmatch(url.password)) or {"password", "passwd"} & set(url.query):
         return (
             "holds a password, which study.yaml and recorded tables would show to others; "
@@ -66,5 +66,6 @@ def _filled(text: str | None) -> str | None:
     return None if text is None else _VARIABLE.sub(value, text)
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """A text with URLs, without who and with what password is in them."""
     return re.sub(r"://[^@/]*@", "://...@", text)
