@@ -105,7 +105,7 @@ class SparseBackprop(ray.tune.Trainable):
         if "lease" not in self._given:
             yield
             return
-        lease = NodeLease(Path(self._given["lease"]["folder"]), None, 0, config.energy, {}, 0)
+        lease = NodeLease(self._given["lease"]["folder"], None, 0, config.energy, {}, 0)
         lease.start()
         try:
             yield
@@ -123,7 +123,7 @@ class SparseBackprop(ray.tune.Trainable):
 
         def meter(gpus: list[str]) -> NodeLease:
             shares = dict.fromkeys(gpus, fraction)
-            return NodeLease(Path(lease["folder"]), lease["trial"], lease["attempt"], config.energy, shares, cpus)
+            return NodeLease(lease["folder"], lease["trial"], lease["attempt"], config.energy, shares, cpus)
 
         return meter
 

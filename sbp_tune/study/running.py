@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from optuna.trial import TrialState
 
 from sbp_tune.errors import InputError, SbpTuneError, StorageError
 from sbp_tune.study.file import Study
-from sbp_tune.study.ledger import ledger_folder
+from sbp_tune.study.ledger import metering_place
 from sbp_tune.study.preflight import load_trainable
 from sbp_tune.study.storage import attempts, open_study, put_back, storage_errors
+from sbp_tune.study.working import shown
 
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
@@ -38,6 +40,7 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
     from sbp_tune.energy.node_actor import NodeLease
     from sbp_tune.study.blocks import BlockSearcher
     from sbp_tune.study.budget_keeper import BudgetKeeper
+    from sbp_tune.study.checkpoints import RAY, UnsavedEpochs, keeping_checkpoints
     from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.leases import LeaseEnder
     from sbp_tune.study.progress import Progress
@@ -56,15 +59,17 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
         signal.raise_signal(signal.SIGUSR1)
 
-    lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
+    lease = NodeLease(metering_place(path), None, 0, file.energy, {}, 0)
     confirm = file.confirm
     labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
     recorder, progress = Recorder(study, path, stop=interrupt), Progress(path, study.total_trials, labels)
+    unsaved = UnsavedEpochs(path, progress.say)
     budget = BudgetKeeper(study, path, progress.say)
     searcher = OptunaSearcher(study, path, budget.admits) if confirm is None else BlockSearcher(study, path, confirm)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
-            load_trainable(study.trainable), {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
+            keeping_checkpoints(load_trainable(study.trainable), path),
+            {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
         ),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
@@ -75,9 +80,9 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray.tune.RunConfig(
-            name="ray",
+            name=RAY,
             storage_path=str(path.resolve()),
-            callbacks=[recorder, progress, *([LeaseEnder()] if metered else [])],
+            callbacks=[recorder, progress, *([LeaseEnder()] if metered else []), unsaved],
             stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
@@ -96,7 +101,7 @@ def run(study: Study, path: Path, concurrent: int, cross_checked: bool) -> Endin
                     tuner.fit()
             finally:
                 if metered:
-                    problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
+                    problems = _end_metering(lease, "stopped" if interrupted else "finished", metering_place(path))
             budget.end()
     finally:
         progress.close()
@@ -127,10 +132,11 @@ def told_how_to_go_on(path: Path) -> Iterator[None]:
 
 
 def _go_on(path: Path) -> str:
-    return f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"
+    study = shown(path)
+    return f"{study}: stopped; after mending it, go on with `sbp-tune resume {shlex.quote(study)}`"
 
 
-def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:
+def _end_metering(lease: NodeLease, reason: Reason, place: str) -> list[str]:
     """Ends the driver's lease and the meters; what went wrong. Never an error: that would hide the search's own."""
     from ray.exceptions import RayError
 
@@ -142,7 +148,7 @@ def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:
     except SbpTuneError as error:
         problems[str(error)] = None
     try:
-        problems |= dict.fromkeys(stop_meters(folder))
+        problems |= dict.fromkeys(stop_meters(place))
     except (RayError, RuntimeError, OSError) as error:  # no Ray any more, say
         problems[f"the energy meters could not be stopped: {error}"] = None
     return list(problems)
