@@ -2,6 +2,7 @@
 
 import os
 import sys
+import uuid
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,3 +32,25 @@ def ray_address():
     ray.init("local", num_cpus=2, num_gpus=4, **options)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def object_storage():
+    """An S3 server for the whole session."""
+    from object_storage import ObjectStorage
+
+    server = ObjectStorage()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_storage, monkeypatch, tmp_path):
+    """A folder in a bucket of the test's own, by its URI; what this machine keeps of studies there is in tmp_path."""
+    from object_storage import KEYS, QUICK
+
+    for name, value in (KEYS | QUICK | {"SBP_TUNE_STATE": str(tmp_path / "state")}).items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    object_storage.client().create_bucket(Bucket=name)
+    return object_storage.uri(name)

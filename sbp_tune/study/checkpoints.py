@@ -49,7 +49,7 @@ def _storing(trainable: Any, uri: str) -> type:
                     result = super().save(folder)
                 finally:
                     self._storage = storage
-                storage._update_checkpoint_index({})
+                storage.current_checkpoint_index += 1
                 attempt, name = Remote(uri).child(storage.trial_dir_name), storage.checkpoint_dir_name
                 try:
                     attempt.upload(Path(folder), name)
@@ -77,8 +77,7 @@ class UnsavedEpochs(Callback):
 
     def on_trial_save(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         saved = trial.latest_checkpoint_result
-        epoch, last = trial.last_result["training_iteration"], saved and saved.metrics["training_iteration"]
-        if last is not None and last >= epoch:
+        if saved is not None and saved.metrics["training_iteration"] >= trial.last_result["training_iteration"]:
             self._told = False
         elif not self._told:
             self._told = True

@@ -17,7 +17,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,11 +62,10 @@ def latest(remote: Remote) -> Driver | None:
 
 
 @contextmanager
-def only_driver(remote: Remote, path: Path, mark: Mark, lost: Callable[[str], None]) -> Iterator[Mark]:
+def only_driver(remote: Remote, path: Path, mark: Mark) -> Iterator[Mark]:
     """For as long as the block runs this working directory is the study's driver; gives its mark as such.
 
-    SbpTuneError where another one runs it, or has run it since this directory was fetched. lost: told, in one line,
-    when another one has taken over.
+    SbpTuneError where another one runs it, or has run it since this directory was fetched.
     """
     name, folder = mark.driver or uuid.uuid4().hex[:12], remote.child(_FOLDER)
     said = json.dumps({"host": _host(), "pid": os.getpid(), "began": time.time()}).encode()
@@ -91,14 +90,18 @@ def only_driver(remote: Remote, path: Path, mark: Mark, lost: Callable[[str], No
     def beat() -> None:
         with suppress(StorageError):  # the mirror tells
             folder.write(file, said)
-            if (now := latest(remote)) is not None and now.number > number:
-                lost(f"{remote}: {now.host} has taken over this study, of which this driver was cut off")
 
     beats = Repeater(BEAT_S, beat)
     try:
         yield mark
     finally:
         beats.stop()
+
+
+def taken_over(remote: Remote, mark: Mark) -> str | None:
+    """The host that has run the study since the driver of this mark was cut off; None while that is in charge."""
+    last = latest(remote)
+    return last.host if last is not None and last.number > mark.known else None
 
 
 def note_end(remote: Remote, mark: Mark) -> None:

@@ -18,11 +18,11 @@ from sbp_tune.energy.spool import Spool, spool_folder
 from sbp_tune.errors import SbpTuneError, StorageError
 from sbp_tune.files import write_atomic
 from sbp_tune.remote import Remote
-from sbp_tune.study.drivers import note_end, only_driver
+from sbp_tune.study.drivers import note_end, only_driver, taken_over
 from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.storage import PATIENCE_S
 from sbp_tune.study.storage_url import FILES
-from sbp_tune.study.working import CONFIRM, read_mark, remote_of, write_mark
+from sbp_tune.study.working import CONFIRM, Mark, read_mark, remote_of, write_mark
 
 PERIOD_S = 10.0
 FINAL_S = 30.0
@@ -106,11 +106,11 @@ def mirrored(path: Path) -> Iterator[None]:
     if mark is None or remote is None:  # a confirmation's directory is copied with its study's
         yield
         return
-    with only_driver(remote, path, mark, _stop) as mark:
+    with only_driver(remote, path, mark) as mark:
         mirror = Mirror(path)
         mirror.push()
         mirror.pull_ledgers()
-        copying = _Copying(mirror, remote)
+        copying = _Copying(mirror, remote, mark)
         try:
             yield
         finally:
@@ -135,9 +135,10 @@ def publish(path: Path) -> None:
 class _Copying:
     """A mirror at work in the background, until `end`."""
 
-    def __init__(self, mirror: Mirror, remote: Remote) -> None:
-        self._mirror, self._remote = mirror, remote
+    def __init__(self, mirror: Mirror, remote: Remote, mark: Mark) -> None:
+        self._mirror, self._remote, self._mark = mirror, remote, mark
         self._away: str | None = None  # why the storage is out of reach
+        self._successor: str | None = None  # the host of a driver that has taken over
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
         self._thread.start()
@@ -148,23 +149,30 @@ class _Copying:
         self._thread.join()
         give_up = time.monotonic() + FINAL_S
         while not self._copy():
+            if self._successor is not None:
+                return f"{self._remote}: was taken over by {self._successor}, while this driver was cut off from it"
             if time.monotonic() > give_up:
-                break
+                again = f"`sbp-tune report '{self._remote}'` copies it when the storage is back"
+                return f"{self._away}; not all of the study is there, but here nothing is lost, and {again}"
             time.sleep(1.0)
-        else:
-            return None
-        again = f"`sbp-tune report '{self._remote}'` copies it when the storage is back"
-        return f"{self._away}; not all of the study is there, but here nothing is lost, and {again}"
+        return None
 
     def _run(self) -> None:
         took = 0.0
         while not self._ended.wait(max(PERIOD_S, _SHARE * took)):
             began = time.monotonic()
             self._copy()
+            if self._successor is not None:
+                os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C
+                return
             took = time.monotonic() - began if self._away is None else 0.0
 
     def _copy(self) -> bool:
         try:
+            if self._successor is None and (successor := taken_over(self._remote, self._mark)) is not None:
+                self._successor = successor
+            if self._successor is not None:
+                return False
             self._mirror.push()
             self._mirror.pull_ledgers()
         except (StorageError, OSError, sqlite3.Error) as error:
@@ -176,12 +184,6 @@ class _Copying:
             self._away = None
             print(f"{self._remote}: all is copied again", file=sys.stderr)
         return True
-
-
-def _stop(why: str) -> None:
-    """Ends the search from another thread, as Ctrl-C would."""
-    print(f"error: {why}", file=sys.stderr)
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _is_copied(file: Path) -> bool:

@@ -14,6 +14,7 @@ from sbp_tune.study.preflight import check_on_this_machine
 from sbp_tune.study.ray_session import connected_ray
 from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.stopping import ladder_of
+from sbp_tune.study.working import shown
 
 
 def print_preview(study: Study, path: Path, address: str | None, console: Console | None = None) -> None:
@@ -42,7 +43,7 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
         _print_rungs(study, console)
     console.print(
         f"Trials: {study.total_trials} = {len(study.baselines)} baselines + {study.proposed_trials} proposed; "
-        f"results would go to {path}",
+        f"results would go to {shown(path)}",
         markup=False,
     )
     _print_placement(study, address, console)

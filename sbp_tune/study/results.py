@@ -21,6 +21,7 @@ from sbp_tune.study.lock import is_in_use
 from sbp_tune.study.settle import is_feasible, is_held
 from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.storage import attempts, check_directory, open_study, storage_errors
+from sbp_tune.study.working import CONFIRM
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
 METRICS = [
@@ -170,7 +171,7 @@ def useful(trials: pd.DataFrame, name: str) -> pd.Series:
 
 def confirmation_path(path: Path) -> Path:
     """Where the confirmation of a study lies, itself a study's directory."""
-    return path / "confirm"
+    return path / CONFIRM
 
 
 def write_tables(results: StudyResults) -> list[Path]:

@@ -71,7 +71,10 @@ def new_study(results: str, name: str) -> Path:
         )
     path = state_folder(remote.uri, "studies")
     if path.exists():
-        raise InputError(f"{path}: is left of a study that lay at {remote}, where it is no more; move it away")
+        raise InputError(
+            f"{path}: is left of a search that is not at {remote}; "
+            f"continue it with `sbp-tune resume {path}`, or move it away"
+        )
     write_mark(path, Mark(remote.uri))
     return path
 
