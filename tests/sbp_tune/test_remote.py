@@ -32,7 +32,7 @@ def test_files_come_back_as_they_went(remote, tmp_path):
     remote.delete("b")
     remote.delete("b")
     assert list(remote.files()) == ["a"]
-    with pytest.raises(StorageError, match="demo.*nothing"):
+    with pytest.raises(StorageError, match=r"demo.*nothing"):
         remote.download("nothing", tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     remote.check_writable()
