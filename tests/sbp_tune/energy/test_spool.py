@@ -1,5 +1,7 @@
 """A node's ledger on its way to object storage, over a wire that is cut."""
 
+import time
+
 import pytest
 from object_storage import Wire
 
@@ -63,6 +65,6 @@ def test_a_storage_that_is_away_loses_nothing(line, monkeypatch):
     wire.mend()
     spooling = Spooling(Spool(uri))
     while sizes(uri) != {"ledger-n-0000.jsonl": 100}:
-        pass
+        time.sleep(0.05)
     (folder / "ledger-n-0001.jsonl").write_bytes(bytes(7))
     assert spooling.stop() is None and sizes(uri)["ledger-n-0001.jsonl"] == 7
