@@ -47,9 +47,9 @@ def object_storage():
 @pytest.fixture
 def bucket(object_storage, monkeypatch, tmp_path):
     """A folder in a bucket of the test's own, by its URI; what this machine keeps of studies there is in tmp_path."""
-    from object_storage import KEYS, QUICK
+    from object_storage import KEYS
 
-    for name, value in (KEYS | QUICK | {"SBP_TUNE_STATE": str(tmp_path / "state")}).items():
+    for name, value in (KEYS | {"SBP_TUNE_STATE": str(tmp_path / "state")}).items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     object_storage.client().create_bucket(Bucket=name)

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from contextlib import suppress
 from typing import Any
 from urllib.request import Request, urlopen
 
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-QUICK = {"AWS_MAX_ATTEMPTS": "2", "AWS_EC2_METADATA_DISABLED": "true"}  # a storage that is away is given up soon
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+_RESET = "/moto-api/reset-auth"
 
 
 class ObjectStorage:
     """moto's server on a port of its own."""
 
     def __init__(self) -> None:
-        from moto.server import ThreadedMotoServer
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
 
-        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        self._server.start()
-        self.port = self._server.get_host_and_port()[1]
+        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # a line for each request
+        self._app, self._strangers = DomainDispatcherApplication(create_backend_app), True
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _answer(self, environ: dict[str, Any], start: Any) -> Any:
+        if not self._strangers and "HTTP_AUTHORIZATION" not in environ and environ["PATH_INFO"] != _RESET:
+            start("403 Forbidden", [("Content-Type", "application/xml")])  # as S3; moto fails with a KeyError
+            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
+        return self._app(environ, start)
 
     def client(self, service: str = "s3") -> Any:
         import boto3
@@ -38,11 +54,12 @@ class ObjectStorage:
 
     def let_in(self, strangers: bool) -> None:
         """Whether requests are served without looking at their keys, as a fresh server does."""
-        count = b"inf" if strangers else b"0"
-        urlopen(Request(f"http://127.0.0.1:{self.port}/moto-api/reset-auth", count, method="POST")).close()
+        self._strangers, count = strangers, b"inf" if strangers else b"0"
+        url, kind = f"http://127.0.0.1:{self.port}{_RESET}", {"Content-Type": "text/plain"}
+        urlopen(Request(url, count, kind, method="POST")).close()
 
     def stop(self) -> None:
-        self._server.stop()
+        self._server.shutdown()
 
 
 class Wire:

@@ -106,6 +106,7 @@ def test_no_credentials_at_all_are_told(guarded, monkeypatch, tmp_path):
     assert refused(uri).endswith("~/.aws, or the machine's role")
 
 
+@pytest.mark.slow  # pyarrow asks again for 6 s
 def test_a_cut_wire_is_an_error_and_mended_nothing_happened(bucket, object_storage):
     wire = Wire(object_storage.port)
     remote = Remote(object_storage.uri(bucket.split("/")[2], wire.port))

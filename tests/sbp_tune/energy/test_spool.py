@@ -52,6 +52,7 @@ def test_what_a_crash_left_is_copied_by_the_next(line):
     assert sizes(uri) == {"ledger-dead-0000.jsonl": 100}
 
 
+@pytest.mark.slow  # pyarrow asks again for 6 s
 def test_a_storage_that_is_away_loses_nothing(line, monkeypatch):
     wire, uri, folder = line
     monkeypatch.setattr(spool, "PERIOD_S", 0.1)

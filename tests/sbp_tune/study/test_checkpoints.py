@@ -59,6 +59,7 @@ def test_a_checkpoint_that_was_cut_short_gives_way_to_the_one_before(bucket, tri
         assert second.train()["epoch"] == 2
 
 
+@pytest.mark.slow  # pyarrow asks again for 6 s
 def test_a_trial_goes_on_without_a_storage_but_does_not_begin_again(bucket, trial, object_storage):
     wire = Wire(object_storage.port)
     first, path = trial(object_storage.uri(bucket.split("/")[2], wire.port))

@@ -119,6 +119,7 @@ def test_a_name_that_is_taken_and_one_that_is_not_there(begun, bucket):
         fetched(Remote(bucket).child("other").uri)
 
 
+@pytest.mark.slow  # pyarrow asks again for 6 s
 def test_the_storage_may_be_away_for_a_while(begun, object_storage, bucket, make_study, monkeypatch, capsys):
     monkeypatch.setattr(mirror, "PERIOD_S", 0.1)
     monkeypatch.setattr(mirror, "FINAL_S", 0.0)
@@ -149,6 +150,7 @@ def test_the_storage_may_be_away_for_a_while(begun, object_storage, bucket, make
     assert table(fetched(Remote(bucket).child("far").uri)) == table(path)
 
 
+@pytest.mark.slow  # pyarrow asks again for 6 s
 def test_a_driver_that_was_cut_off_too_long_stops_and_copies_nothing(
     object_storage, bucket, make_study, monkeypatch, capsys
 ):
