@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 from sbp_tune.energy.spool import Spool, spool_folder
 from sbp_tune.errors import SbpTuneError, StorageError
@@ -208,7 +209,7 @@ def _snapshot(database: Path, folder: Path) -> Path:
     """A database as it is at one moment, whoever writes to it."""
     copy = folder / database.name
     with (
-        closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=PATIENCE_S)) as source,
+        closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=PATIENCE_S)) as source,
         closing(sqlite3.connect(copy)) as target,
     ):
         source.backup(target)

@@ -15,7 +15,7 @@ CONFIG = {"data": {"name": "cifar10", "root": "nowhere"}, "epochs": 5}
 
 
 @pytest.fixture
-def trial(tmp_path):
+def trial(tmp_path, ray_address):
     """make(uri, resume_from): a process that plays a trial of a study at the URI, as Ray makes it."""
 
     def make(uri, **beside):
