@@ -47,7 +47,8 @@ class Remote:
             raise InputError(f"{shown}: holds credentials, which logs would show; set them in the environment instead")
         where, mark, options = uri.partition("?")
         self._where, self._options = where.rstrip("/"), mark + options
-        self._made: set[str] = set()
+        self._parent: Remote | None = None
+        self._made = False
 
     @property
     def uri(self) -> str:
@@ -59,7 +60,11 @@ class Remote:
 
     def child(self, *names: str) -> Remote:
         """A folder below this one."""
-        return Remote("/".join((self._where, *names)) + self._options)
+        found = self
+        for name in names:
+            found, parent = Remote(f"{found._where}/{name}{self._options}"), found
+            found._parent = parent
+        return found
 
     @property
     def name(self) -> str:
@@ -68,7 +73,10 @@ class Remote:
 
     @cached_property
     def place(self) -> tuple[Any, str]:
-        """pyarrow's file system, and the path on it."""
+        """pyarrow's file system, and the path on it; the folders below one share its connections."""
+        if self._parent is not None:
+            filesystem, path = self._parent.place
+            return filesystem, f"{path}/{self.name}"
         import pyarrow as pa
         from pyarrow.fs import FileSystem
 
@@ -156,9 +164,9 @@ class Remote:
     def _make_folder(self) -> None:
         """Once: object storage needs none, and each would be a request."""
         filesystem, path = self.place
-        if path not in self._made:
+        if not self._made:
             filesystem.create_dir(path)
-            self._made.add(path)
+            self._made = True
 
     def _by_fsspec(self) -> tuple[Any, str]:
         from pyarrow.fs import FileSystem
