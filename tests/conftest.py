@@ -18,10 +18,11 @@ settings.load_profile("no time limit")
 
 
 @pytest.fixture(scope="session")
-def ray_address():
+def ray_address(tmp_path_factory):
     """One Ray of two cores and four GPUs that nobody computes on, for the whole session.
 
-    Its address, for drivers in processes of their own. Its workers find tests/modules.
+    Its address, for drivers in processes of their own. Its workers find tests/modules, and keep what they have of
+    studies on object storage in a folder of the session.
     """
     import ray
 
@@ -29,7 +30,9 @@ def ray_address():
 
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), MODULES]))
     options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 * 2**20}
-    ray.init("local", num_cpus=2, num_gpus=4, **options)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SBP_TUNE_STATE", str(tmp_path_factory.mktemp("state")))
+        ray.init("local", num_cpus=2, num_gpus=4, **options)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray
 from object_storage import KEYS, Wire
 
 from sbp_tune.config import TrainConfig
@@ -64,13 +65,15 @@ app(sys.argv[1:])
 class Machine:
     """A home and a working directory of its own, and sbp-tune there on the session's Ray."""
 
-    def __init__(self, folder: Path, ray_address: str):
-        self.home, self._on = folder, ["--address", ray_address]
+    def __init__(self, folder: Path, ray_address: str, state: Path | None = None):
+        self._token = os.environ.get("RAY_AUTH_TOKEN_PATH") or str(Path.home() / ".ray" / "auth_token")
+        self.home, self.state, self._on = folder, state or folder / "state", ["--address", ray_address]
         folder.mkdir()
 
     def start(self, command: str, *arguments):
         where = self._on if command in ("search", "resume") else []
-        environment = os.environ | KEYS | {"HOME": str(self.home), "SBP_TUNE_STATE": str(self.home / "state")}
+        environment = os.environ | KEYS | {"HOME": str(self.home), "SBP_TUNE_STATE": str(self.state)}
+        environment |= {"RAY_AUTH_TOKEN_PATH": self._token} if Path(self._token).is_file() else {}
         paths = [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
         return subprocess.Popen(
             [sys.executable, "-c", DRIVER, command, *map(str, arguments), *where],
@@ -90,14 +93,14 @@ class Machine:
     def study(self, uri: str) -> Path:
         """Where this machine has a study."""
         place = state_folder(uri, "studies").relative_to(os.environ["SBP_TUNE_STATE"])
-        return self.home / "state" / place
+        return self.state / place
 
 
 @pytest.fixture
-def machines(tmp_path, ray_address, monkeypatch):
-    """Two of them. Ray's workers, all on this one, find the keys of the storage."""
-    monkeypatch.setenv("SBP_TUNE_STATE", str(tmp_path / "state"))
-    return Machine(tmp_path / "first", ray_address), Machine(tmp_path / "second", ray_address)
+def machines(tmp_path, ray_address, bucket):
+    """Two of them, the first the one on which Ray runs."""
+    state = Path(ray.get(ray.remote(lambda: os.environ["SBP_TUNE_STATE"]).remote()))
+    return Machine(tmp_path / "first", ray_address, state), Machine(tmp_path / "second", ray_address)
 
 
 @contextmanager

@@ -41,7 +41,9 @@ def keeping_checkpoints(trainable: type, path: Path) -> type:
 
 
 def _storing(trainable: Any, uri: str) -> type:
-    class Storing(trainable):  # type: ignore[misc]
+    class Storing(trainable):
+        _storage: Any
+
         def save(self, checkpoint_dir: str | None = None) -> Any:
             storage, self._storage = self._storage, None  # Ray then leaves the checkpoint where it was made
             with tempfile.TemporaryDirectory(prefix="sbp-tune-") as folder:

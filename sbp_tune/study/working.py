@@ -94,7 +94,7 @@ def fetched(uri: str) -> Path:
     mark = read_mark(path) or Mark(uri)
     try:
         last = latest(remote)
-        if path.is_dir() and (is_locked(path) or _is_original(mark, last and last.name)):
+        if path.is_dir() and (is_locked(path) or _is_original(mark, None if last is None else last.name)):
             if not is_locked(path):
                 Mirror(path).catch_up()
             return path
