@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from sbp_tune.energy.repeater import Repeater
-from sbp_tune.errors import StorageError
+from sbp_tune.errors import SbpTuneError
 from sbp_tune.remote import Remote, state_folder
 
 PERIOD_S = 10.0
@@ -36,9 +36,11 @@ class Spool:
     def copy(self) -> None:
         """Copies what is new. StorageError where the storage is away; then the next call has more to copy."""
         with self._copying:
-            if self._sent is None:
+            files = sorted(self.folder.glob("ledger-*.jsonl"))
+            if files and self._sent is None:
                 self._sent = {name: entry.size for name, entry in self._remote.files().items()}
-            for file in sorted(self.folder.glob("ledger-*.jsonl")):
+            for file in files:
+                assert self._sent is not None
                 size = file.stat().st_size
                 if size > self._sent.get(file.name, 0):
                     self._remote.upload(file, file.name)
@@ -72,6 +74,6 @@ class Spooling:
     def _try(self) -> bool:
         try:
             self._spool.copy()
-        except (StorageError, OSError):
+        except (SbpTuneError, OSError):
             return False
         return True

@@ -69,8 +69,7 @@ class Mirror:
 
     def catch_up(self) -> None:
         """Everything, in both directions, as the directory that ran the study last."""
-        for _, remote in self._studies():
-            Spool(remote.child(ledger_folder(self._path).name).uri).copy()
+        self._copy_spools()
         self.pull_ledgers()
         self.push()
         mark = read_mark(self._path)
@@ -80,6 +79,7 @@ class Mirror:
 
     def fetch(self) -> None:
         """Takes over all of the study from where it lies."""
+        self._copy_spools()
         for name in ("", CONFIRM):
             path, remote = (self._path / name, self._remote.child(name)) if name else (self._path, self._remote)
             files = remote.files()
@@ -88,7 +88,14 @@ class Mirror:
                     remote.download(file, path / file)
             folder = remote.child(ledger_folder(path).name)
             for file in folder.files():
-                folder.download(file, ledger_folder(path) / file)
+                if file.endswith(".json"):
+                    folder.download(file, ledger_folder(path) / file)
+        self.pull_ledgers()
+
+    def _copy_spools(self) -> None:
+        """What a meter of this machine had to leave here."""
+        for remote in (self._remote, self._remote.child(CONFIRM)):
+            Spool(remote.child(ledger_folder(self._path).name).uri).copy()
 
     def _studies(self) -> Iterator[tuple[Path, Remote]]:
         yield self._path, self._remote
