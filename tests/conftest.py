@@ -21,17 +21,19 @@ settings.load_profile("no time limit")
 def ray_address(tmp_path_factory):
     """One Ray of two cores and four GPUs that nobody computes on, for the whole session.
 
-    Its address, for drivers in processes of their own. Its workers find tests/modules, and keep what they have of
-    studies on object storage in a folder of the session.
+    Its address, for drivers in processes of their own. Its workers find tests/modules, the keys of `object_storage`,
+    and keep what they have of studies there in a folder of the session.
     """
     import ray
+    from object_storage import KEYS
 
     from sbp_tune.study import ray_session  # noqa: F401 - switches Ray's usage statistics off before it starts
 
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), MODULES]))
     options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 256 * 2**20}
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SBP_TUNE_STATE", str(tmp_path_factory.mktemp("state")))
+        for name, value in (KEYS | {"SBP_TUNE_STATE": str(tmp_path_factory.mktemp("state"))}).items():
+            environment.setenv(name, value)
         ray.init("local", num_cpus=2, num_gpus=4, **options)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()

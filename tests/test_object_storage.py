@@ -189,7 +189,9 @@ def test_real_training_goes_on_from_its_checkpoints_on_another_machine(machines,
         early, late = bill.trials[str(trial.number)].attempts
         assert len(attempts(trial)) == 2 and late.lease.continued_epoch >= 2
         assert sorted(late.epochs) == list(range(late.lease.continued_epoch + 1, 7)) and early.kwh > 0
-    assert list(load_study(path).epochs["epoch"]) == [*range(1, 7)] * 2
+    for _, rows in load_study(path).epochs.groupby("trial"):  # of a lost machine all but the last seconds is there
+        epochs = rows["epoch"].astype(int).tolist()
+        assert epochs == sorted(set(epochs)) and epochs[0] == 1 and epochs[-1] == 6
     assert not any((first.study(uri) / "ray").glob("*/checkpoint_*"))
     assert any(Remote(uri).child("ray", attempts(trial)[-1]).folders())
 
