@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import pickle
+import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from sbp_tune.remote import Remote, is_uri
 
 
 def newest_whole(checkpoints: Iterable[str], read: Callable[[str], dict[str, Any]]) -> dict[str, Any] | None:
-    """What `read` makes of the first checkpoint, newest first, that it can read; None where there is none."""
+    """What `read` makes of the first checkpoint, newest first, that it can read; None where there is none.
+
+    checkpoints: folders, or their URIs on object storage. StorageError where that is out of reach: an older one, or
+    none, would throw away what was trained.
+    """
     for checkpoint in checkpoints:
         try:
-            return read(checkpoint)
+            with _here(checkpoint) as folder:
+                return read(folder)
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             # A crash can cut a checkpoint short while it is written; the one before it is whole.
             warnings.warn(f"{checkpoint} cannot be read, going on from an older one: {error}", stacklevel=2)
     return None
+
+
+@contextmanager
+def _here(checkpoint: str) -> Iterator[str]:
+    if not is_uri(checkpoint):
+        yield checkpoint
+        return
+    remote = Remote(checkpoint)
+    with tempfile.TemporaryDirectory(prefix="sbp-tune-") as folder:
+        for name in remote.files():
+            remote.download(name, Path(folder, name))
+        yield folder

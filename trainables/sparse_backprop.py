@@ -111,7 +111,7 @@ class SparseBackprop(ray.tune.Trainable):
         if "lease" not in self._given:
             yield
             return
-        lease = NodeLease(Path(self._given["lease"]["folder"]), None, 0, config.energy, {}, 0)
+        lease = NodeLease(self._given["lease"]["folder"], None, 0, config.energy, {}, 0)
         lease.start()
         try:
             yield

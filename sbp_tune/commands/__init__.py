@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sbp_tune.errors import SbpTuneError
+from sbp_tune.remote import is_uri
 
 app = typer.Typer(
     epilog="First steps:  sbp-tune search quickstart   |   sbp-tune spaces   |   sbp-tune doctor",
@@ -20,8 +21,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="A study's directory, or its name in --results.")]
-ResultsOption = Annotated[Path, typer.Option("--results", help="Folder in which studies lie.")]
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study's directory or URI, or its name in --results.")
+]
+StudiesArgument = Annotated[
+    list[str], typer.Argument(metavar="STUDY...", help="Studies: directories or URIs, or names in --results.")
+]
+ResultsOption = Annotated[
+    str,
+    typer.Option("--results", metavar="FOLDER", help="Where studies lie: a folder, or its URI as s3://bucket/studies."),
+]
 AddressOption = Annotated[str | None, typer.Option(help="A running Ray cluster, as for ray.init: auto, or HOST:PORT.")]
 CrossCheckOption = Annotated[
     bool, typer.Option("--cross-check", help="Run CodeCarbon beside our own ledger, for `sbp-tune energy` to compare.")
@@ -30,7 +39,7 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Of a study on several types of device: the one to show.", show_default="most"),
 ]
-DEFAULT_RESULTS = Path("results")
+DEFAULT_RESULTS = "results"
 
 
 @contextmanager
@@ -52,9 +61,29 @@ def errors_as_lines() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def study_path(study: Path, results: Path) -> Path:
-    """A study's directory, by its path or by its name in the results."""
-    return study if study.exists() or not (results / study).is_dir() else results / study
+def study_path(study: str, results: str) -> Path:
+    """A study's directory, by its path or by its name in the results; of one on object storage what is here of it."""
+    if not is_uri(study) and not _directory(study).exists() and is_uri(results):
+        study = f"{results.partition('?')[0].rstrip('/')}/{study}{''.join(results.partition('?')[1:])}"
+    if is_uri(study):
+        from sbp_tune.study.working import fetched
+
+        return fetched(study)
+    path, named = _directory(study), _directory(results) / study
+    return path if path.exists() or not named.is_dir() else named
+
+
+def new_study_path(results: str, name: str) -> Path:
+    """The directory for a new study in the results; for results on object storage that of this machine."""
+    if is_uri(results):
+        from sbp_tune.study.working import new_study
+
+        return new_study(results, name)
+    return _directory(results) / name
+
+
+def _directory(text: str) -> Path:
+    return Path(text.removeprefix("file://"))
 
 
 def study_file(name: str) -> Path:

@@ -86,10 +86,10 @@ def compare(
         print_comparison(compare_info([_found(name, results) for name in configs]), Console())
 
 
-def _found(name: str, results: Path) -> str:
+def _found(name: str, results: str) -> str:
     """A config's file as it is; of STUDY:PICK the study by its directory."""
     study, given, pick = name.rpartition(":")
-    return f"{study_path(Path(study), results)}:{pick}" if given and not Path(name).exists() else name
+    return f"{study_path(study, results)}:{pick}" if given and not Path(name).exists() else name
 
 
 @app.command(epilog="Example:  sbp-tune pack results/quickstart -o shared/quickstart")

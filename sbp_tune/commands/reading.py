@@ -11,6 +11,7 @@ from sbp_tune.commands import (
     DEFAULT_RESULTS,
     DeviceOption,
     ResultsOption,
+    StudiesArgument,
     StudyArgument,
     app,
     errors_as_lines,
@@ -21,9 +22,7 @@ from sbp_tune.commands import (
 
 @app.command(epilog="Example:  sbp-tune record results/quickstart -o table.parquet")
 def record(
-    studies: Annotated[
-        list[Path], typer.Argument(metavar="STUDY...", help="Finished studies: directories, or names in --results.")
-    ],
+    studies: StudiesArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="Table to write.")] = Path("table.parquet"),
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
@@ -36,9 +35,7 @@ def record(
 
 @app.command(epilog="Example:  sbp-tune report results/quickstart -o report.html")
 def report(
-    studies: Annotated[
-        list[Path], typer.Argument(metavar="STUDY...", help="Studies: directories, or names in --results.")
-    ],
+    studies: StudiesArgument,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="[default: report.html in the study; here, for several]")
     ] = None,
@@ -48,10 +45,12 @@ def report(
     """Write the tables and the report of a study, whatever state it is in, or compare several side by side."""
     with errors_as_lines():
         from analysis.report import write_comparison, write_report
+        from sbp_tune.study.mirror import publish
 
         loaded = [write_all_tables(study_path(study, results), device)[0] for study in studies]
         if len(loaded) == 1:
             typer.echo(write_report(loaded[0], output or loaded[0].path / "report.html"))
+            publish(loaded[0].path)
         else:
             typer.echo(write_comparison(loaded, output or Path("report.html")))
 

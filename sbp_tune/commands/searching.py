@@ -15,6 +15,7 @@ from sbp_tune.commands import (
     StudyArgument,
     app,
     errors_as_lines,
+    new_study_path,
     study_file,
     study_path,
     write_all_tables,
@@ -51,7 +52,7 @@ def search(
 
         played = SimulateConfig() if table is None else SimulateConfig(table=str(table))
         study = load_study_file(study_file(file), overrides, name, played if simulate else None)
-        path = results / study.file.name
+        path = new_study_path(results, study.file.name)
         if dry_run:
             from sbp_tune.study.preview import print_preview
 
@@ -128,6 +129,7 @@ def _conclude(path: Path, ending: Any) -> None:
     from analysis.export import export_config
     from analysis.report import write_report
     from sbp_tune.study.conclusion import print_conclusion
+    from sbp_tune.study.mirror import publish
     from sbp_tune.study.running import Ending
 
     loaded, front = write_all_tables(path)
@@ -135,6 +137,7 @@ def _conclude(path: Path, ending: Any) -> None:
     complete = (loaded.trials["state"] == "complete").any()
     if len(front):  # no trial may meet the constraints
         export_config(loaded, "knee", path / "best.yaml")
+    publish(path)
     print_conclusion(loaded, front, interrupted=ending is Ending.INTERRUPTED)
     if ending is Ending.INTERRUPTED:
         raise typer.Exit(130)
@@ -148,10 +151,12 @@ def _conclude_confirmation(path: Path, ending: Any) -> None:
 
     from analysis.confirmed_table import print_confirmed
     from analysis.report import write_report
+    from sbp_tune.study.mirror import publish
     from sbp_tune.study.running import Ending
 
     loaded, _ = write_all_tables(path)
     write_report(loaded, path / "report.html")
+    publish(path)
     print_confirmed(loaded, Console(), interrupted=ending is Ending.INTERRUPTED)
     if ending is Ending.INTERRUPTED:
         raise typer.Exit(130)

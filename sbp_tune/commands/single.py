@@ -29,7 +29,7 @@ def train(
         parsed = load_config(config)
         from sbp_tune.train_run import train_run
 
-        train_run(parsed, output or DEFAULT_RESULTS / "train" / config.stem, resume=again, profile=profile)
+        train_run(parsed, output or Path(DEFAULT_RESULTS) / "train" / config.stem, resume=again, profile=profile)
 
 
 @app.command(epilog="Example:  sbp-tune spaces")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sbp_tune.commands import DEFAULT_RESULTS, ResultsOption, app, errors_as_lines, study_path
+from sbp_tune.commands import DEFAULT_RESULTS, ResultsOption, StudiesArgument, app, errors_as_lines, study_path
 
 
 @app.command(epilog="Example:  sbp-tune tables results/quickstart --table energy --format markdown")
 def tables(
-    studies: Annotated[
-        list[Path], typer.Argument(metavar="STUDY...", help="Studies: directories, or names in --results.")
-    ],
+    studies: StudiesArgument,
     table: Annotated[
         str | None, typer.Option(help="data, strategies, accuracy, energy, or ablation.  [default: all]")
     ] = None,

@@ -17,6 +17,7 @@ from sbp_tune.energy.reading import Reading
 from sbp_tune.energy.records import Reason
 from sbp_tune.energy.repeater import Repeater
 from sbp_tune.errors import MeterError, SbpTuneError
+from sbp_tune.remote import is_uri
 
 if TYPE_CHECKING:
     from sbp_tune.energy.counters.machine import MachineCounters
@@ -36,13 +37,14 @@ _RETRY_S = 0.5
 class NodeLease:
     """What one process tree uses of the node it runs on, from `start` to `stop`, by the node's meter.
 
-    folder: of the ledger; trial: None for the search itself; attempt, gpus, cpus: see `LeaseOpened`. The meter is
-    made with the first lease on a node and goes on without the one who made it. Ray must be connected.
+    folder: of the ledger, or a URI of object storage; trial: None for the search itself; attempt, gpus, cpus: see
+    `LeaseOpened`. The meter is made with the first lease on a node and goes on without the one who made it. Ray must
+    be connected.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         trial: str | None,
         attempt: int,
         config: EnergyConfig,
@@ -102,21 +104,23 @@ class NodeLease:
                 raise MeterError(f"the energy meter of this node cannot be reached: {_last_line(error)}") from error
 
 
-def end_attempt(folder: Path, trial: str, attempt: int) -> None:
+def end_attempt(folder: Path | str, trial: str, attempt: int) -> None:
     """Asks the meters of a study to end the lease of a trial that was stopped, on whatever node; waits for none."""
     for actor in _node_actors(folder):
         actor.close_attempt.remote(trial, attempt, "stopped")
 
 
-def stop_meters(folder: Path) -> list[str]:
+def stop_meters(folder: Path | str) -> list[str]:
     """Ends the meters of a study on all nodes, each after a last snapshot; what went wrong with it, a line each."""
     import ray
     from ray.exceptions import RayError
 
-    problems = []
+    problems: list[str] = []
     for actor in _node_actors(folder):
         try:
-            ray.get(actor.stop.remote(), timeout=STOP_S)
+            problem = ray.get(actor.stop.remote(), timeout=STOP_S)
+            if problem is not None:
+                problems.append(problem)
         except RayError as error:
             problems.append(f"an energy meter did not stop: {_last_line(error)}")
         finally:
@@ -135,7 +139,7 @@ def _last_line(error: Exception) -> str:
     return lines[-1].removeprefix(f"{SbpTuneError.__module__}.SbpTuneError: ") if lines else type(error).__name__
 
 
-def _node_actor(folder: Path, config: EnergyConfig) -> Any:
+def _node_actor(folder: Path | str, config: EnergyConfig) -> Any:
     """The meter of this node for a study, made if there is none."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -154,7 +158,7 @@ def _node_actor(folder: Path, config: EnergyConfig) -> Any:
     return ray.remote(_Meter).options(**options).remote(str(folder), node, config.model_dump(), counters, IDLE_S)
 
 
-def _node_actors(folder: Path) -> Iterator[Any]:
+def _node_actors(folder: Path | str) -> Iterator[Any]:
     """The meters of a study on all nodes that there are."""
     import ray
 
@@ -167,8 +171,9 @@ def _node_actors(folder: Path) -> Iterator[Any]:
             yield actor
 
 
-def _prefix(folder: Path) -> str:
-    return f"meter-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]}-"
+def _prefix(folder: Path | str) -> str:
+    place = str(folder) if is_uri(str(folder)) else str(Path(folder).resolve())
+    return f"meter-{hashlib.sha256(place.encode()).hexdigest()[:12]}-"
 
 
 class _Meter:
@@ -182,8 +187,11 @@ class _Meter:
         import ray
 
         from sbp_tune.energy.node_meter import NodeMeter
+        from sbp_tune.energy.spool import Spool, Spooling
 
-        self._meter = NodeMeter(node, Path(folder), _counters(counters, config))
+        spool = Spool(folder) if is_uri(folder) else None
+        self._meter = NodeMeter(node, Path(folder) if spool is None else spool.folder, _counters(counters, config))
+        self._spooling = None if spool is None else Spooling(spool)
         self._itself, self._idle_s = ray.get_runtime_context().current_actor, idle_s
         self._wanted = time.monotonic()
         self._watch = Repeater(idle_s / 10, self._end_if_idle)
@@ -210,8 +218,9 @@ class _Meter:
         with suppress(SbpTuneError):  # nobody waits for this; a meter that has failed says so to all who do
             self._meter.close_attempt(trial, attempt, reason)
 
-    def stop(self) -> None:
+    def stop(self) -> str | None:
         self._meter.stop()
+        return None if self._spooling is None else self._spooling.stop()
 
 
 def _counters(name: str | None, config: dict[str, Any]) -> MachineCounters:

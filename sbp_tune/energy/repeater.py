@@ -9,7 +9,7 @@ from collections.abc import Callable
 class Repeater:
     """Calls `function` every `period` seconds on a daemon thread, from construction until `stop`."""
 
-    def __init__(self, period: float, function: Callable[[], None]) -> None:
+    def __init__(self, period: float, function: Callable[[], object]) -> None:
         self._period = period
         self._function = function
         self._stopped = threading.Event()

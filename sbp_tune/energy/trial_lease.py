@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sbp_tune.config import EnergyConfig
@@ -31,9 +30,7 @@ def trial_lease(
         fraction = min(1.0, count) or 1.0
         if system_nvml().uuids():  # else they have no other name than what torch calls them, or are none
             gpus = trial_gpus(count, assigned=_assigned(), used=used)
-    return NodeLease(
-        Path(given["folder"]), given["trial"], given["attempt"], config, dict.fromkeys(gpus, fraction), cpus
-    )
+    return NodeLease(given["folder"], given["trial"], given["attempt"], config, dict.fromkeys(gpus, fraction), cpus)
 
 
 def _assigned() -> list[str]:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sbp_tune.study.device_types import mixed_devices
 from sbp_tune.study.results import StudyResults, useful
+from sbp_tune.study.working import shown
 from sbp_tune.units import readable_energy, readable_metric
 
 _HEADINGS = {
@@ -50,14 +51,17 @@ def print_conclusion(
     _say_what_was_lost(results, console)
     path = results.path
     _say(console, f"Report: {path / 'report.html'}   tables: {path / 'trials.csv'}, {path / 'front.csv'}")
+    study = shlex.quote(shown(path))
+    if study != shlex.quote(str(path)):
+        _say(console, f"Study: {shown(path)}   on this machine: {path}")
     again = f"sbp-tune search {_word(path / 'study.yaml')} --name {results.name}-2"
     if interrupted:
-        commands = [f"sbp-tune resume {_word(path)}", f"sbp-tune report {_word(path)}"]
+        commands = [f"sbp-tune resume {study}", f"sbp-tune report {study}"]
     elif len(front):
         commands = [
             f"sbp-tune train {_word(path / 'best.yaml')}",
-            f"sbp-tune export {_word(path)} --pick max-accuracy -o best.yaml",
-            f"sbp-tune confirm {_word(path)} --points front --seeds 3",
+            f"sbp-tune export {study} --pick max-accuracy -o best.yaml",
+            f"sbp-tune confirm {study} --points front --seeds 3",
             f"{again} --set search.seed=1",
         ]
     else:

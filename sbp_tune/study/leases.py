@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -15,4 +14,4 @@ class LeaseEnder(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         lease = trial.config["lease"]
-        end_attempt(Path(lease["folder"]), lease["trial"], lease["attempt"])
+        end_attempt(lease["folder"], lease["trial"], lease["attempt"])

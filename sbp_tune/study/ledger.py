@@ -10,6 +10,7 @@ from sbp_tune.energy.bill import Bill
 from sbp_tune.energy.invariants import check
 from sbp_tune.energy.ledger import Damage, read_ledger
 from sbp_tune.errors import SbpTuneError
+from sbp_tune.study.working import remote_of
 
 
 class StudyBill(NamedTuple):
@@ -20,8 +21,14 @@ class StudyBill(NamedTuple):
 
 
 def ledger_folder(path: Path) -> Path:
-    """Where the meters of a study's nodes write."""
+    """Where the ledgers of a study's nodes are read."""
     return path / "energy"
+
+
+def metering_place(path: Path) -> str:
+    """Where the meters of a study's nodes write: a folder that all nodes share, or a URI of object storage."""
+    remote = remote_of(path)
+    return str(ledger_folder(path).resolve()) if remote is None else remote.child(ledger_folder(path).name).uri
 
 
 def study_bill(path: Path) -> StudyBill | None:

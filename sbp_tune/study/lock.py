@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sbp_tune.errors import SbpTuneError
+from sbp_tune.study.working import CONFIRM, read_mark
 
 _FILE = ".lock"
 _kept: dict[Path, dict[str, Any]] = {}
@@ -16,7 +17,9 @@ _kept: dict[Path, dict[str, Any]] = {}
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """SbpTuneError where another process runs the study in this directory."""
+    """SbpTuneError where another process runs the study in this directory, or where it lies for other machines."""
+    from sbp_tune.study.mirror import mirrored  # which needs the storage, and that this
+
     with (path / _FILE).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -24,7 +27,8 @@ def only_writer(path: Path) -> Iterator[None]:
             raise SbpTuneError(f"{path}: another process runs this study at present") from None
         _kept[path.resolve()] = {}
         try:
-            yield
+            with mirrored(path):
+                yield
         finally:
             del _kept[path.resolve()]
 
@@ -35,7 +39,13 @@ def kept_by_writer(path: Path) -> dict[str, Any] | None:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a process runs the study in this directory."""
+    """Whether a process runs the study, here or, when it was fetched from object storage, on another machine."""
+    mark = read_mark(path) or (read_mark(path.parent) if path.name == CONFIRM else None)
+    return is_locked(path) or (mark is not None and mark.live)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process of this machine runs the study in this directory."""
     try:
         with (path / _FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

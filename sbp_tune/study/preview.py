@@ -16,6 +16,7 @@ from sbp_tune.study.ray_session import connected_ray
 from sbp_tune.study.running import machines_of_ray
 from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.stopping import ladder_of
+from sbp_tune.study.working import shown
 
 
 def print_preview(study: Study, path: Path, address: str | None, console: Console | None = None) -> None:
@@ -46,7 +47,7 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
         _print_rungs(study, console)
     console.print(
         f"Trials: {study.total_trials} = {len(study.baselines)} baselines + {study.proposed_trials} proposed; "
-        f"results would go to {path}",
+        f"results would go to {shown(path)}",
         markup=False,
     )
     _print_placement(study, nodes, console)

@@ -23,6 +23,7 @@ from sbp_tune.study.settle import is_feasible
 from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.states import state_of
 from sbp_tune.study.storage import REFUSED_NODES, attempts, check_directory, open_study, storage_errors
+from sbp_tune.study.working import CONFIRM
 
 # Columns of the tables, in this order; energies in kWh and cumulative, times in seconds.
 METRICS = [
@@ -188,7 +189,7 @@ def useful(trials: pd.DataFrame, name: str) -> pd.Series:
 
 def confirmation_path(path: Path) -> Path:
     """Where the confirmation of a study lies, itself a study's directory."""
-    return path / "confirm"
+    return path / CONFIRM
 
 
 def write_tables(results: StudyResults) -> list[Path]:

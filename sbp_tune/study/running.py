@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from sbp_tune.errors import InputError, SbpTuneError, StorageError
 from sbp_tune.study.autoscaler import autoscaled_machines
 from sbp_tune.study.demand import Nodes
 from sbp_tune.study.file import Study
-from sbp_tune.study.ledger import ledger_folder
+from sbp_tune.study.ledger import metering_place
 from sbp_tune.study.placement import ray_nodes
 from sbp_tune.study.preflight import load_trainable
 from sbp_tune.study.storage import attempts, open_study, put_back, storage_errors
+from sbp_tune.study.working import shown
 
 if TYPE_CHECKING:
     from sbp_tune.energy.node_actor import NodeLease
@@ -66,6 +68,7 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
     from sbp_tune.energy.node_actor import NodeLease
     from sbp_tune.study.blocks import BlockSearcher
     from sbp_tune.study.budget_keeper import BudgetKeeper
+    from sbp_tune.study.checkpoints import RAY, UnsavedEpochs, keeping_checkpoints
     from sbp_tune.study.cross_check import cross_check
     from sbp_tune.study.leases import LeaseEnder
     from sbp_tune.study.placed import placed
@@ -90,7 +93,7 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
         signal.raise_signal(signal.SIGUSR1)
 
-    lease = NodeLease(ledger_folder(path), None, 0, file.energy, {}, 0)
+    lease = NodeLease(metering_place(path), None, 0, file.energy, {}, 0)
     confirm = file.confirm
     labels = None if confirm is None else [f"(point {run.point}, seed {run.seed})" for run in confirm.runs]
     recorder, progress = Recorder(study, path, interrupt, nodes), Progress(path, study.total_trials, labels)
@@ -103,6 +106,7 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
         return line_of
 
     nodes.tell(path, say("nodes"))
+    unsaved = UnsavedEpochs(path, say("checkpoints"))
     budget = BudgetKeeper(study, path, say("budget"))
     searcher = (
         OptunaSearcher(study, path, budget.admits, nodes)
@@ -113,7 +117,7 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
     watches = [] if limit_s is None else [EpochWatch(limit_s, kill_worker)]
     understand_lost_workers()
     tuner = ray.tune.Tuner(
-        placed(logged(load_trainable(study.trainable)), study),
+        placed(keeping_checkpoints(logged(load_trainable(study.trainable)), path), study),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             scheduler=make_scheduler(study, path),
@@ -123,9 +127,9 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=ray.tune.RunConfig(
-            name="ray",
+            name=RAY,
             storage_path=str(path.resolve()),
-            callbacks=[*watches, recorder, progress, watching, *([LeaseEnder()] if metered else [])],
+            callbacks=[*watches, recorder, progress, watching, *([LeaseEnder()] if metered else []), unsaved],
             stop=budget,
             # Two: a crash can cut the newest short while it is written.
             checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
@@ -145,7 +149,7 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
                     tuner.fit()
             finally:
                 if metered:
-                    problems = _end_metering(lease, "stopped" if interrupted else "finished", ledger_folder(path))
+                    problems = _end_metering(lease, "stopped" if interrupted else "finished", metering_place(path))
             budget.end()
     finally:
         progress.close()
@@ -177,10 +181,11 @@ def told_how_to_go_on(path: Path) -> Iterator[None]:
 
 
 def _go_on(path: Path) -> str:
-    return f"{path}: stopped; after mending it, go on with `sbp-tune resume {path}`"
+    study = shown(path)
+    return f"{study}: stopped; after mending it, go on with `sbp-tune resume {shlex.quote(study)}`"
 
 
-def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:
+def _end_metering(lease: NodeLease, reason: Reason, place: str) -> list[str]:
     """Ends the driver's lease and the meters; what went wrong. Never an error: that would hide the search's own."""
     from ray.exceptions import RayError
 
@@ -192,7 +197,7 @@ def _end_metering(lease: NodeLease, reason: Reason, folder: Path) -> list[str]:
     except SbpTuneError as error:
         problems[str(error)] = None
     try:
-        problems |= dict.fromkeys(stop_meters(folder))
+        problems |= dict.fromkeys(stop_meters(place))
     except (RayError, RuntimeError, OSError) as error:  # no Ray any more, say
         problems[f"the energy meters could not be stopped: {error}"] = None
     return list(problems)

@@ -19,10 +19,11 @@ from ray.tune.search import Searcher
 
 from sbp_tune.errors import InputError
 from sbp_tune.study.budget import Verdict
+from sbp_tune.study.checkpoints import checkpoints_of
 from sbp_tune.study.demand import AVOIDED
 from sbp_tune.study.duplicates import DUPLICATE_OF, NO_SMALLER_THAN, REPLACED, Seen, counts
 from sbp_tune.study.file import Study
-from sbp_tune.study.ledger import ledger_folder
+from sbp_tune.study.ledger import metering_place
 from sbp_tune.study.nodes import TrialNodes
 from sbp_tune.study.retries import died, rests
 from sbp_tune.study.samplers import make_sampler
@@ -80,12 +81,11 @@ class OptunaSearcher(Searcher):
             goes_on = answer is Verdict.WAIT or any(self._mine.keys() & set(attempts(trial)) for trial in unfinished)
             return None if goes_on else str(Searcher.FINISHED)
         before = attempts(trial_of(self._optuna, number))
-        checkpoints = [path for attempt in reversed(before) for path in self._checkpoints(attempt)]
+        checkpoints = [path for attempt in reversed(before) for path in checkpoints_of(self._path, attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])
         self._mine[trial_id] = number
         self._running.add(trial_id)
-        folder = ledger_folder(self._path)
-        lease = {"folder": str(folder.resolve()), "trial": str(number), "attempt": len(before)}
+        lease = {"folder": metering_place(self._path), "trial": str(number), "attempt": len(before)}
         beside = {"lease": lease, **self._study.beside_config, **({"resume_from": checkpoints} if checkpoints else {})}
         if self._nodes is not None and (avoided := self._nodes.avoided()):
             lease[AVOIDED] = avoided
@@ -188,10 +188,6 @@ class OptunaSearcher(Searcher):
         for key, value in {"error": why, **attributes, REPLACED: again is not None}.items():
             trial.set_user_attr(key, value)
         self._optuna.tell(trial.number, state=TrialState.FAIL)
-
-    def _checkpoints(self, attempt: str) -> list[str]:
-        """Checkpoints of an attempt, newest first; a crash may have left the newest unfinished."""
-        return [str(path) for path in sorted((self._path / "ray" / attempt).glob("checkpoint_*"), reverse=True)]
 
 
 def study_sampler(study: Study, started: int) -> optuna.samplers.BaseSampler:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from sbp_tune.energy.spool import spool_folder
+from sbp_tune.remote import is_uri
 from sbp_tune.units import readable_energy
 
 TRIAL_LOGS = "logs"
@@ -60,7 +62,8 @@ class WorkerLog:
     """Between `open` and `close`, what this process says goes into the log of a trial too, line by line."""
 
     def __init__(self, lease: dict[str, Any]) -> None:
-        folder = Path(lease["folder"]).parent / TRIAL_LOGS  # beside the ledger of this node
+        place = lease["folder"]  # beside the ledger of this node, which for a study on object storage is begun here
+        folder = (spool_folder(place) if is_uri(place) else Path(place)).parent / TRIAL_LOGS
         self._lease, self._file = lease, trial_log(folder, int(lease["trial"]), "log")
         self._log: TextIO | None = None
 

@@ -13,6 +13,7 @@ from sbp_tune.config import EnergyConfig
 from sbp_tune.energy import node_actor
 from sbp_tune.energy.node_actor import NodeLease, end_attempt, stop_meters
 from sbp_tune.errors import SbpTuneError
+from sbp_tune.remote import Remote
 from sbp_tune.study.ledger import study_bill
 
 
@@ -186,3 +187,19 @@ def test_many_processes_start_at_once(lease, tmp_path):
     for one in leases:
         one.mark(1)
     assert len(meters(tmp_path / "energy")) == 1
+
+
+def test_a_ledger_on_object_storage(bucket, tmp_path, ray_address):
+    remote = Remote(bucket).child("demo", "energy")
+    mine = NodeLease(remote.uri, "0", 0, EnergyConfig(cpu_idle_w=1, cpu_busy_w=5), {}, 1)
+    try:
+        mine.start()
+        told = mine.mark(1)
+        end_attempt(remote.uri, "0", 0)
+    finally:
+        assert stop_meters(remote.uri) == []
+    for name in remote.files():
+        remote.download(name, tmp_path / "energy" / name)
+    bill, problems = study_bill(tmp_path)
+    [attempt] = bill.trials["0"].attempts
+    assert problems == () and attempt.reason == "stopped" and attempt.epochs == {1: pytest.approx(told.kwh)}

@@ -21,12 +21,14 @@ from typer.testing import CliRunner
 from sbp_tune.cli import app
 from sbp_tune.errors import InputError
 from sbp_tune.files import parse_yaml, write_text_atomic, yaml_text
+from sbp_tune.remote import Remote
 from sbp_tune.study.file import Study
 from sbp_tune.study.launch import _create
 from sbp_tune.study.results import load_study
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
 from sbp_tune.study.storage import create_study, open_study
 from sbp_tune.study.storage_url import database_url
+from sbp_tune.study.working import fetched
 
 pytestmark = pytest.mark.slow
 
@@ -284,3 +286,19 @@ def test_a_study_that_could_not_be_made_leaves_nothing_in_the_database(database,
     (tmp_path / "made").unlink()
     _create(study, tmp_path / "made")
     assert open_study(tmp_path / "made").study_name == "made"
+
+
+def test_trials_in_a_database_and_results_on_object_storage(database, bucket, tmp_path, ray_address, monkeypatch):
+    """Another machine needs both, and nothing else."""
+    study = "config: {data: {name: cifar10, root: nowhere}, epochs: 8, optimizer: {lr: {log_uniform: [0.02, 0.4]}}}"
+    (tmp_path / "far.yaml").write_text(f"name: far\n{study}\nsearch: {{trials: 4, storage: '{database}'}}")
+    where = ["--results", bucket, "--address", ray_address]
+    searched = run(app, ["search", str(tmp_path / "far.yaml"), "--simulate", *where])
+    assert searched.exit_code == 0, searched.output
+    monkeypatch.setenv("SBP_TUNE_STATE", str(tmp_path / "another machine"))
+    extended = run(app, ["extend", "far", "--trials", "+2", *where])
+    assert extended.exit_code == 0, extended.output
+    remote = Remote(bucket).child("far")
+    assert "study.db" not in remote.files() and PASSWORD not in remote.read("study.yaml").decode()
+    trials = load_study(fetched(remote.uri)).trials
+    assert trials["state"].tolist() == ["complete"] * 6 and trials["kwh"].notna().all()
