@@ -13,16 +13,24 @@ from typing import Any
 from sbp_tune.remote import Remote, is_uri
 
 
-def newest_whole(checkpoints: Iterable[str], read: Callable[[str], dict[str, Any]]) -> dict[str, Any] | None:
-    """What `read` makes of the first checkpoint, newest first, that it can read; None where there is none.
+def newest_whole(
+    checkpoints: Iterable[str],
+    read: Callable[[str], dict[str, Any]],
+    is_finished: Callable[[dict[str, Any]], bool] = lambda state: False,
+) -> dict[str, Any] | None:
+    """What `read` makes of the first checkpoint, newest first, that it can read and go on from; None without one.
 
+    is_finished: whether a state is that of a whole run. One that goes on all the same had a driver that was lost with
+    its last results, so it runs its last epoch again.
     checkpoints: folders, or their URIs on object storage. StorageError where that is out of reach: an older one, or
     none, would throw away what was trained.
     """
     for checkpoint in checkpoints:
         try:
             with _here(checkpoint) as folder:
-                return read(folder)
+                state = read(folder)
+            if not is_finished(state):
+                return state
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             # A crash can cut a checkpoint short while it is written; the one before it is whole.
             warnings.warn(f"{checkpoint} cannot be read, going on from an older one: {error}", stacklevel=2)

@@ -55,7 +55,8 @@ class Replay(ray.tune.Trainable):
         if self._curve is None:
             self._config = _parsed(self._given)
             self._curve = _curve(self._config, self._given.get("simulate", {}))
-            state = newest_whole(self._given.get("resume_from", []), _read)
+            end = len(self._curve)
+            state = newest_whole(self._given.get("resume_from", []), _read, lambda state: state["epoch"] >= end)
             if state is not None:
                 self._load(state)
         return self._curve

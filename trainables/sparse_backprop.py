@@ -62,7 +62,9 @@ class SparseBackprop(ray.tune.Trainable):
             config = TrainConfig.model_validate(given)
             with self._setting_up(config):
                 self._training = Training(config, self._lease(config) if "lease" in self._given else None)
-                state = newest_whole(self._given.get("resume_from", []), self._read)
+                state = newest_whole(
+                    self._given.get("resume_from", []), self._read, lambda state: bool(state["finished"])
+                )
                 if state is not None:
                     self._training.load_state_dict(state)
         return self._training

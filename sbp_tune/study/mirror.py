@@ -93,6 +93,9 @@ class Mirror:
             for file in folder.files():
                 if file.endswith(".json"):
                     folder.download(file, ledger_folder(path) / file)
+            logs = remote.child(TRIAL_LOGS)
+            for file in logs.files():
+                logs.download(file, path / TRIAL_LOGS / file)
         self.pull_ledgers()
 
     def _copy_spools(self) -> None:

@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from trainables.checkpoints import newest_whole
+
+
+def written(folder, **state):
+    folder.mkdir()
+    (folder / "state.json").write_text(json.dumps(state))
+    return str(folder)
+
+
+def read(folder):
+    with open(f"{folder}/state.json") as file:
+        return json.load(file)
+
+
+def is_finished(state):
+    return state["epoch"] == 3
+
+
+def test_the_newest_that_can_be_read_and_gone_on_from(tmp_path):
+    older, whole = written(tmp_path / "2", epoch=2), written(tmp_path / "3", epoch=3)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "state.json").write_text('{"epoch": ')
+    with pytest.warns(UserWarning, match="cannot be read, going on from an older one"):
+        assert newest_whole([str(tmp_path / "torn"), older], read) == {"epoch": 2}
+    assert newest_whole([whole, older], read) == {"epoch": 3}
+    # Its last result was lost with the machine of its driver: the last epoch runs again.
+    assert newest_whole([whole, older], read, is_finished) == {"epoch": 2}
+    assert newest_whole([whole], read, is_finished) is None
