@@ -145,8 +145,9 @@ def wait_until(true, what, seconds=300):
 
 def test_a_killed_search_goes_on_on_another_machine(machines, bucket, tmp_path):
     first, second = machines
+    long = PLAYED.replace("trials: 10", "trials: 60")  # it has to outlast two commands
     uri = Remote(bucket).child("far").uri
-    with searching(first, tmp_path, PLAYED, bucket, (" complete ", 4)) as driver:
+    with searching(first, tmp_path, long, bucket, (" complete ", 4)) as driver:
         code, said = second.run("resume", uri)
         assert code == 1 and "another process runs this study at present" in said, said
         code, said = second.run("search", tmp_path / "far.yaml", "--results", bucket)
@@ -156,10 +157,10 @@ def test_a_killed_search_goes_on_on_another_machine(machines, bucket, tmp_path):
     time.sleep(11)  # then it is taken for dead
     code, said = second.run("resume", uri)
     assert code == 0 and f"Study: {uri}" in said, said
-    check_played(second.study(uri), 10)
+    check_played(second.study(uri), 60)
     code, said = first.run("report", uri)
     assert code == 0, said
-    check_played(first.study(uri), 10)
+    check_played(first.study(uri), 60)
     for name in ("report.html", "trials.csv", "front.csv", "best.yaml", "study.db"):
         assert name in Remote(uri).files()
     code, said = first.run("resume", uri)
