@@ -58,13 +58,20 @@ def cluster():
 
 def search(cluster, folder, *changes):
     options = [option for change in changes for option in ("--set", change)]
-    return cluster.sbp_tune("search", folder / "far.yaml", "--results", folder, *options)
+    run = cluster.sbp_tune("search", folder / "far.yaml", "--results", folder, *options)
+    _searches.append(run)
+    return run
+
+
+_searches = []
 
 
 def wait_for(what):
+    """What `what` gives, once it gives something; a search that is not killed must not end before."""
     end = time.monotonic() + PATIENCE
     while not (found := what()):
         assert time.monotonic() < end, "it never came to that"
+        assert _searches[-1].process.poll() in (None, -signal.SIGKILL), _searches[-1].output()
         time.sleep(0.05)
     return found
 
@@ -141,17 +148,20 @@ def test_a_node_that_is_lost_in_the_middle_of_a_trial(cluster, folder):
 
 def test_a_node_that_joins_gets_trials_and_one_meter_of_two_is_killed(cluster, folder):
     cluster.start()
-    run, path = search(cluster, folder), folder / "far"
+    run, path = (
+        search(cluster, folder, f"config.seed={{grid: {list(range(16))}}}"),
+        folder / "far",
+    )  # a node answers after some trials
     wait_for(lambda: at_epoch(path, 1) if path.exists() else [])
     added = cluster.start()
     lease = wait_for(lambda: [one for one in at_epoch(path, 2) if _is_on(one, added)])[0]
     [meter] = cluster.processes(added, "_Meter")
     meter.kill()
     assert run.ended() == 0, run.output()
-    bill, trials = settled(path)
+    bill, trials = settled(path, ("complete",) * 6)
     assert f"Nodes: 127.0.0.{added} has joined, which holds 1 trial." in run.output()
     assert len({trial.attempts[0].node for trial in bill.trials.values()}) == 2
-    assert trials["attempts"].tolist() == [1] * 4 and len(bill.gaps) == 1
+    assert trials["attempts"].tolist() == [1] * 6 and len(bill.gaps) == 1
     assert bill.trials[lease.trial].attempts[0].reason == "finished"
 
 

@@ -17,7 +17,7 @@ import pytest
 
 MARK = "SBP_TUNE_TEST_MACHINES"
 NODE = "SBP_TUNE_TEST_NODE"
-PATIENCE = 1200  # seconds; only what hangs needs them
+PATIENCE = 400  # seconds; only what hangs needs them
 # What Ray gives its own parts, in ms, before it takes a busy machine for a dead one.
 _PATIENT = ("RAY_agent_register_timeout_ms", "RAY_health_check_timeout_ms", "RAY_worker_register_timeout_seconds")
 _RAY = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"

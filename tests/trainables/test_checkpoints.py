@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,7 @@ def written(folder, **state):
 
 
 def read(folder):
-    with open(f"{folder}/state.json") as file:
-        return json.load(file)
+    return json.loads(Path(folder, "state.json").read_text())
 
 
 def is_finished(state):
