@@ -148,10 +148,9 @@ def test_a_node_that_is_lost_in_the_middle_of_a_trial(cluster, folder):
 
 def test_a_node_that_joins_gets_trials_and_one_meter_of_two_is_killed(cluster, folder):
     cluster.start()
-    run, path = (
-        search(cluster, folder, f"config.seed={{grid: {list(range(16))}}}"),
-        folder / "far",
-    )  # a node answers after some trials
+    # Longer ones: Ray gives a trial that waits to the first process that is free, and a new one takes seconds to begin.
+    run = search(cluster, folder, f"config.seed={{grid: {list(range(6))}}}", "config.epochs=25")
+    path = folder / "far"
     wait_for(lambda: at_epoch(path, 1) if path.exists() else [])
     added = cluster.start()
     lease = wait_for(lambda: [one for one in at_epoch(path, 2) if _is_on(one, added)])[0]
