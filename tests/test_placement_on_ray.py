@@ -12,6 +12,8 @@ from sbp_tune.files import read_yaml
 from sbp_tune.study.ledger import ledger_folder
 from sbp_tune.study.results import load_study
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 name: sizes
 trainable: several_gpus:SeveralGpus

@@ -102,6 +102,7 @@ def meters(path):
     return [actor for actor in ray.util.list_named_actors(all_namespaces=True) if actor["name"].startswith(prefix)]
 
 
+@pytest.mark.slow
 def test_gpus_held_alone_are_billed_whole(search, folder):
     result = search("exclusive")
     assert result.exit_code == 0, result.output

@@ -134,7 +134,7 @@ def _warn_of_other_gpus(study: Study, path: Path, types: list[str]) -> None:
         )
 
 
-def _create(study: Study, path: Path, types: list[str]) -> None:
+def _create(study: Study, path: Path, types: Sequence[str] = ()) -> None:
     """Makes the study directory in one step, with all that `resume` needs; types: of GPUs that it begins on."""
     from sbp_tune.study.searcher import enqueue_fixed_points
 
@@ -143,7 +143,7 @@ def _create(study: Study, path: Path, types: list[str]) -> None:
         made = Path(folder) / path.name
         made.mkdir()
         write_text_atomic(made / "study.yaml", yaml_text(study.document))
-        storage = create_study(made, study.file.name, study.objectives, {"versions": versions(), _GPU_TYPES: types})
+        storage = create_study(made, study.file.name, study.objectives, {"versions": versions(), _GPU_TYPES: list(types)})
         with storage_errors(made):
             try:
                 enqueue_fixed_points(storage, study)

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.overhead import Cpu, Span, main
 
+pytestmark = pytest.mark.slow
+
 
 def test_cpu_time_is_that_of_the_whole_tree_within_a_stretch():
     child = "import time\nwhile time.process_time() < 0.5: pass\ninput()"

@@ -8,6 +8,8 @@ from object_storage import Wire
 from sbp_tune.errors import InputError, StorageError
 from sbp_tune.remote import Remote, is_uri, state_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["s3", "fsspec"])
 def remote(request, tmp_path):

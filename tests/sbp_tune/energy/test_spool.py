@@ -10,6 +10,8 @@ from sbp_tune.energy.spool import Spool, Spooling, spool_folder
 from sbp_tune.errors import StorageError
 from sbp_tune.remote import Remote
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def line(bucket, object_storage):

@@ -11,6 +11,8 @@ from sbp_tune.study.checkpoints import UnsavedEpochs, checkpoints_of, keeping_ch
 from sbp_tune.study.working import Mark, write_mark
 from trainables.replay import Replay
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {"data": {"name": "cifar10", "root": "nowhere"}, "epochs": 5}
 
 

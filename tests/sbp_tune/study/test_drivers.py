@@ -14,6 +14,8 @@ from sbp_tune.study import drivers
 from sbp_tune.study.drivers import latest, note_end, only_driver, taken_over
 from sbp_tune.study.working import Mark, read_mark
 
+pytestmark = pytest.mark.slow
+
 HOST = re.sub(r"[^\w.-]", "-", socket.gethostname())
 
 

@@ -13,6 +13,8 @@ from sbp_tune.study.node_check import ask, problem_of
 from sbp_tune.study.nodes import TrialNodes
 from sbp_tune.study.storage import REFUSED_NODES, create_study, open_study
 
+pytestmark = pytest.mark.slow
+
 GOOD = {"sbp-tune": __version__, "torch": node_check.version("torch"), "disk": "/tmp", "free": 1e9}
 REPLAY = "trainable: trainables.replay:Replay\nsearch"
 

@@ -15,6 +15,8 @@ from sbp_tune.study.results import load_study, write_tables
 from sbp_tune.study.searcher import OptunaSearcher
 from sbp_tune.study.working import fetched, new_study, read_mark, remote_of, shown
 
+pytestmark = pytest.mark.slow
+
 DONE = {"val_accuracy": 0.9, "kwh": 1e-6, "fully_trained": True}
 
 
