@@ -143,7 +143,9 @@ def _create(study: Study, path: Path, types: Sequence[str] = ()) -> None:
         made = Path(folder) / path.name
         made.mkdir()
         write_text_atomic(made / "study.yaml", yaml_text(study.document))
-        storage = create_study(made, study.file.name, study.objectives, {"versions": versions(), _GPU_TYPES: list(types)})
+        storage = create_study(
+            made, study.file.name, study.objectives, {"versions": versions(), _GPU_TYPES: list(types)}
+        )
         with storage_errors(made):
             try:
                 enqueue_fixed_points(storage, study)
