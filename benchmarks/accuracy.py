@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.loops import SHIPPED, Ours, linked_images, plain_of
+from benchmarks.loops import SHIPPED, Ours, image_folders, plain_of
 from benchmarks.machine import machine_name
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
@@ -81,17 +80,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(arguments)
-    source = options.data_root or os.environ.get("SBP_TUNE_CIFAR10")
-    if source is None:
-        sys.exit("error: --data-root: missing; it, or SBP_TUNE_CIFAR10, names the folder of the images")
     if options.seeds < 2:
         sys.exit(f"error: --seeds: found {options.seeds}; an interval needs 2 or more")
     try:
         device = resolve_device(options.device)
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["SBP_TUNE_CACHE"] = f"{folder}/cache"
-            root = Path(folder, "images")
-            linked_images(Path(source).expanduser(), root, options.images, options.val_images)
+        with image_folders(options.data_root, options.images, options.val_images) as root:
             base = {
                 "data": {
                     "name": "image_folder",

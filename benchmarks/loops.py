@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +83,22 @@ class Bare:
 
     def validate(self) -> None:
         return None
+
+
+@contextmanager
+def image_folders(source: Path | None, images: int, val_images: int) -> Iterator[Path]:
+    """Class folders as `linked_images` makes them, in a folder of their own, and nothing decoded yet.
+
+    source: None for that of SBP_TUNE_CIFAR10. InputError without any.
+    """
+    found = source or os.environ.get("SBP_TUNE_CIFAR10")
+    if found is None:
+        raise InputError("--data-root: missing; it, or SBP_TUNE_CIFAR10, names the folder of the images")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SBP_TUNE_CACHE"] = f"{folder}/cache"  # decoding is timed, not found done
+        root = Path(folder, "images")
+        linked_images(Path(found).expanduser(), root, images, val_images)
+        yield root
 
 
 def linked_images(source: Path, target: Path, images: int, val_images: int) -> None:

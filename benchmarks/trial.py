@@ -17,7 +17,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ import psutil
 import torch
 import torchvision
 
-from benchmarks.loops import SHIPPED, Bare, Loop, Ours, Plain, linked_images, plain_of
+from benchmarks.loops import SHIPPED, Bare, Loop, Ours, Plain, image_folders, plain_of
 from benchmarks.machine import joules, machine_name
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
@@ -200,17 +199,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(arguments)
-    source = options.data_root or os.environ.get("SBP_TUNE_CIFAR10")
-    if source is None:
-        sys.exit("error: --data-root: missing; it, or SBP_TUNE_CIFAR10, names the folder of the images")
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
         device = resolve_device(options.device)
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["SBP_TUNE_CACHE"] = f"{folder}/cache"  # decoding is timed, not found done
-            root = Path(folder, "images")
-            linked_images(Path(source).expanduser(), root, options.images, options.val_images)
+        with image_folders(options.data_root, options.images, options.val_images) as root:
             start = time.perf_counter()
             chosen = arms(options, root, device)
             set_up_s = time.perf_counter() - start

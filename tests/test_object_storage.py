@@ -197,10 +197,16 @@ def test_real_training_goes_on_from_its_checkpoints_on_another_machine(machines,
     assert any(Remote(uri).child("ray", attempts(trial)[-1]).folders())
 
 
-def test_a_network_that_comes_back_in_time_is_only_a_warning(machines, bucket, object_storage, tmp_path):
+@pytest.fixture
+def wired(bucket, object_storage):
+    """A wire to the storage, and the results' URI by it."""
     wire = Wire(object_storage.port)
-    results = object_storage.uri(bucket.split("/")[2], wire.port)
-    uri, machine = Remote(results).child("far").uri, machines[0]
+    return wire, object_storage.uri(bucket.split("/")[2], wire.port)
+
+
+def test_a_network_that_comes_back_in_time_is_only_a_warning(machines, wired, tmp_path):
+    (wire, results), machine = wired, machines[0]
+    uri = Remote(results).child("far").uri
     with searching(machine, tmp_path, TRAINED, results, (" started", 2)) as driver:
         path = machine.study(uri)
         wait_until(lambda: len(read_log(path)) >= 2, "no epoch")
@@ -221,10 +227,9 @@ def test_a_network_that_comes_back_in_time_is_only_a_warning(machines, bucket, o
     wire.cut()
 
 
-def test_a_network_that_stays_away_loses_nothing(machines, bucket, object_storage, tmp_path):
-    wire = Wire(object_storage.port)
-    results = object_storage.uri(bucket.split("/")[2], wire.port)
-    uri, machine = Remote(results).child("far").uri, machines[0]
+def test_a_network_that_stays_away_loses_nothing(machines, wired, tmp_path):
+    (wire, results), machine = wired, machines[0]
+    uri = Remote(results).child("far").uri
     with searching(machine, tmp_path, TRAINED, results, (" started", 2)) as driver:
         path = machine.study(uri)
         wait_until(lambda: len(read_log(path)) >= 2, "no epoch")
