@@ -207,13 +207,21 @@ def test_a_node_without_the_package_gets_no_trial_and_is_named(cluster, folder):
     assert problem.replace("'", "&#x27;") in (folder / "far" / "report.html").read_text()
 
 
+# A driver that asks no node, as where Ray places a trial on a node that has only just joined.
+ASKS_NOBODY = """
+from sbp_tune.cli import app
+from sbp_tune.study import nodes
+init = nodes.TrialNodes.__init__
+nodes.TrialNodes.__init__ = lambda self, study, asked: init(self, study, asked=False)
+app()
+"""
+
+
 def test_a_trial_on_a_node_that_nobody_asked_goes_on_elsewhere(cluster, folder):
-    """As where Ray places it on a node that has only just joined."""
     bad = cluster.start(cpus=2, gpus=2, PYTHONPATH=WITHOUT_PACKAGE)
     cluster.start(cpus=1, gpus=1)
-    code = f"import ray; ray.init('{cluster.address}', log_to_driver=False); from sbp_tune.cli import app; app()"
-    command = [sys.executable, "-c", code, "search", str(folder / "far.yaml"), "--results", str(folder)]
-    options = ["--set", "search.max_failures=0"]
+    command = [sys.executable, "-c", ASKS_NOBODY, "search", str(folder / "far.yaml"), "--results", str(folder)]
+    options = ["--address", cluster.address, "--set", "search.max_failures=0"]
     run = subprocess.run([*command, *options], env=cluster.environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     _, trials = settled(folder / "far")

@@ -96,7 +96,9 @@ def client_of(server):
 
 def runs_of(client, experiment="followed"):
     found = client.get_experiment_by_name(experiment)
-    return {} if found is None else {run.info.run_name: run for run in client.search_runs([found.experiment_id])}
+    runs = [] if found is None else client.search_runs([found.experiment_id])
+    assert len(runs) == len({run.info.run_name for run in runs})
+    return {run.info.run_name: run for run in runs}
 
 
 def test_mlflow_has_every_trial_with_its_settings_curves_and_end(server, file, tmp_path, ray_address, monkeypatch):
@@ -104,16 +106,21 @@ def test_mlflow_has_every_trial_with_its_settings_curves_and_end(server, file, t
     result = run(app, ["search", file, "--simulate", "--results", str(tmp_path), "--set", "search.trackers=[mlflow]"])
     assert result.exit_code == 0 and "warning" not in result.output, result.output
     study, client = load_study(tmp_path / "followed"), client_of(server)
+    assert {"complete", "stopped"} == set(study.trials["state"])  # else it shows less than it is to show
+    has_every_trial(client, study)
+    shown, config = runs_of(client)["trial-0003"].data.params, study.config_of(3)
+    assert shown["sparsity.p0"] == str(config["sparsity"]["p0"]) and shown["epochs"] == str(config["epochs"])
+    assert shown["data.name"] == "cifar10"
+
+
+def has_every_trial(client, study):
+    """A run for each trial of a study, with how it ended and the figures of every epoch, once."""
     runs = runs_of(client)
     assert sorted(runs) == [f"trial-{number:04d}" for number in study.trials["trial"]]
-    assert {"complete", "stopped"} == set(study.trials["state"])  # else it shows less than it is to show
     for number, state in zip(study.trials["trial"], study.trials["state"], strict=True):
         shown = runs[f"trial-{number:04d}"]
         assert shown.info.status == {"complete": "FINISHED", "stopped": "KILLED"}[state]
         assert shown.data.tags["sbp_tune.state"] == state
-        config = study.config_of(number)
-        assert shown.data.params["sparsity.p0"] == str(config["sparsity"]["p0"])
-        assert shown.data.params["data.name"] == "cifar10" and shown.data.params["epochs"] == str(config["epochs"])
         epochs = study.epochs[study.epochs["trial"] == number]
         for column in ("val_accuracy", "kwh", "train_time_s"):
             history = client.get_metric_history(shown.info.run_id, column)
@@ -152,10 +159,7 @@ def test_a_killed_search_goes_on_in_the_same_runs(server, file, tmp_path, ray_ad
     with driver(file, tmp_path, ray_address, server.url, command="resume") as process:
         output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, output + errors
-    client, trials = client_of(server), load_study(tmp_path / "followed").trials
-    experiment = client.get_experiment_by_name("followed")
-    names = [shown.info.run_name for shown in client.search_runs([experiment.experiment_id])]
-    assert len(names) == len(set(names)) and set(names) <= {f"trial-{number:04d}" for number in trials["trial"]}
+    has_every_trial(client_of(server), load_study(tmp_path / "followed"))
 
 
 def test_a_server_that_is_not_there_is_a_line_before_anything_starts(file, tmp_path, monkeypatch):

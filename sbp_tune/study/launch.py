@@ -17,7 +17,7 @@ from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.lock import only_writer
 from sbp_tune.study.placement import check_one_type, compares_devices, gpu_types, local_nodes
 from sbp_tune.study.preflight import check_on_this_machine
-from sbp_tune.study.ray_session import connected_ray
+from sbp_tune.study.ray_session import cluster_in_use, connected_ray
 from sbp_tune.study.running import Ending, machines_of_ray, run, told_how_to_go_on, usable_nodes
 from sbp_tune.study.storage import (
     attempts,
@@ -41,6 +41,7 @@ def search(study: Study, path: Path, address: str | None = None, cross_checked: 
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise _exists(path)
+    address = cluster_in_use(address)
     if address is None:
         study = study.placed_on(local_nodes())
     check_on_this_machine(study, address)
@@ -95,6 +96,7 @@ def go_on(study: Study, path: Path, address: str | None, cross_checked: bool) ->
         if why := BudgetKeeper(study, path).used_up():
             again = f"`sbp-tune resume {path} --set budget.KEY=VALUE` raises it"
             raise InputError(f"{path}: its budget is used up: {why}; {again}")
+        address = cluster_in_use(address)
         check_on_this_machine(study, address)
         with connected_ray(address):
             machines = machines_of_ray()

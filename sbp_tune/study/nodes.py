@@ -91,7 +91,7 @@ class TrialNodes:
         """
         if not (_NOT_IMPORTED in str(error) or is_full_disk(error)):
             return None
-        address = error.ip if isinstance(error, RayTaskError) else _address(str(error))
+        address = getattr(error, "ip", None) or _address(str(error))  # as `ray.get` raises it, only in its text
         suspects = [key for key, node in self._alive.items() if node.address == address]
         for node in suspects:
             if node not in self.refused:

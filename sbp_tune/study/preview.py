@@ -12,7 +12,7 @@ from sbp_tune.study.demand import Nodes
 from sbp_tune.study.file import Study
 from sbp_tune.study.placement import holds, local_nodes, trials_at_a_time
 from sbp_tune.study.preflight import check_on_this_machine
-from sbp_tune.study.ray_session import connected_ray
+from sbp_tune.study.ray_session import cluster_in_use, connected_ray
 from sbp_tune.study.running import machines_of_ray
 from sbp_tune.study.simulation import simulation_text
 from sbp_tune.study.stopping import ladder_of
@@ -24,6 +24,7 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
     console = console or Console()
     if study.file.simulate is not None:
         console.print(simulation_text(study.document), markup=False, highlight=False)
+    address = cluster_in_use(address)
     nodes = _nodes(address)
     study = study.placed_on(nodes)
     check_on_this_machine(study, address)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.study.autoscaler import autoscaled_machines
 
 # Ray tells its makers about its use unless told not to; read when ray is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -45,6 +46,19 @@ def connected_ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def cluster_in_use(address: str | None) -> str | None:
+    """The address given, or without one that of a cluster that this process, a notebook's say, is connected to.
+
+    A connected Ray of this machine alone is none: data and machines are looked at here.
+    """
+    import ray
+
+    if address is not None or not ray.is_initialized():
+        return address
+    is_cluster = sum(node["Alive"] for node in ray.nodes()) > 1 or autoscaled_machines()
+    return ray.get_runtime_context().gcs_address if is_cluster else None
 
 
 def _port(text: str) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sbp_tune.errors import InputError
-from sbp_tune.study.trackers.tracking import Run
+from sbp_tune.study.trackers.run import Run
 
 
 def check() -> None:
@@ -24,6 +26,9 @@ class Client:
         from ray.tune.logger import TBXLoggerCallback
 
         self._callback = TBXLoggerCallback()
+
+    def catch_up(self, runs: Sequence[Run]) -> None:
+        """What was told was written, next to what there is to be told."""
 
     def begin(self, run: Run) -> None:
         self._callback.log_trial_start(run)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from sbp_tune.errors import InputError
-from sbp_tune.study.trackers.tracking import Run
+from sbp_tune.study.trackers.run import Run
 
 _OFFLINE = ("offline", "dryrun", "disabled")
 _UPLOAD_S = 30  # how long the end of a search waits for runs to be sent
@@ -50,6 +51,9 @@ class Client:
             options["settings"] = {"base_url": base}
         project = os.environ.get("WANDB_PROJECT", "sbp-tune")
         self._callback = Callback(project=project, group=self._study, upload_timeout=_UPLOAD_S, **options)
+
+    def catch_up(self, runs: Sequence[Run]) -> None:
+        """A run whose process was killed is called crashed by its server, and `wandb sync` sends what lies here."""
 
     def begin(self, run: Run) -> None:
         run.init_local_path()

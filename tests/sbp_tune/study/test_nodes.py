@@ -99,7 +99,8 @@ def test_a_node_that_goes_and_comes_back_is_told_and_counts_no_more_and_again(ma
 
 
 def error_on(address, cause):
-    return RayTaskError("step", "a traceback", cause, ip=address)
+    """As `ray.get` raises it."""
+    return RayTaskError("step", f"ray::X.step() (pid=1, ip={address})", cause, ip=address).as_instanceof_cause()
 
 
 def test_what_a_node_is_to_blame_for(make, tmp_path, make_study, storage_in_memory):
@@ -112,6 +113,7 @@ def test_what_a_node_is_to_blame_for(make, tmp_path, make_study, storage_in_memo
     why = found.fault_of(ActorDiedError(RayTaskError("__init__", not_loaded, RuntimeError(not_loaded))))
     assert why.startswith(f"node {address}: No module named 'x'; install") and found.avoided() == [node["NodeID"]]
     assert open_study(tmp_path).user_attrs[REFUSED_NODES] == [why] and lines == [f"{why}: no trial runs there."]
+    assert found.fault_of(RayTaskError("step", not_loaded, ImportError(not_loaded), ip=address)) == why
     assert found.fault_of(error_on("1.2.3.4", ImportError("failed to import on the worker"))) is None  # no such node
     assert found.fault_of(error_on(address, ValueError("loss is nan"))) is None
 
