@@ -271,8 +271,10 @@ def test_a_trial_that_hangs_is_killed_and_goes_on_or_is_given_up(cluster, folder
     why = "epoch 2 took longer than 90 s: killed"
     assert trials["attempts"].tolist() == [1, attempts, 1, 1]
     assert trials.loc[1, "lost_attempts"].startswith(f"attempt 0: {why}")
-    assert [attempt.reason for attempt in bill.trials["1"].attempts] == ["died", "died" if given_up else "finished"]
-    assert bill.trials["1"].attempts[1].lease.continued_epoch == 1
+    first, second = bill.trials["1"].attempts
+    assert first.reason == "died" and second.lease.continued_epoch == 1
+    # Ray gives what it kills some seconds: the last process may outlive the search, which has no other trial left.
+    assert second.reason in (("died", None) if given_up else ("finished",))
     assert f"trial 1 dense will go on, its worker died: {why}" in run.output()
     if given_up:
         assert trials.loc[1, "error"] == (
@@ -283,7 +285,7 @@ def test_a_trial_that_hangs_is_killed_and_goes_on_or_is_given_up(cluster, folder
 
 def test_a_trial_that_eats_the_memory_is_killed_and_given_up(folder):
     memory = psutil.virtual_memory()
-    limit = (memory.total - memory.available + 1.2e9) / memory.total
+    limit = (memory.total - memory.available + 5e9) / memory.total  # Ray and the driver take 2 to 3 of these
     with Machines(RAY_memory_usage_threshold=f"{limit:.4f}", RAY_memory_monitor_refresh_ms="100") as cluster:
         cluster.start()
         cluster.start()

@@ -71,11 +71,11 @@ class HangsOnce(Hangs):
 
 
 class Eats(Waiting):
-    """Takes memory, 50 MB at a time, until somebody ends it; 3 GB at most."""
+    """Takes memory, 50 MB at a time, until somebody ends it; 8 GB at most."""
 
     def harm(self, attempt: int) -> None:
         taken = []
-        for _ in range(60):
+        for _ in range(160):
             taken.append(bytearray(os.urandom(1) * 50_000_000))
             time.sleep(0.05)
         time.sleep(60)
