@@ -21,10 +21,14 @@ def ask(node: str, trainable: str) -> Any:
     def answer(module: str) -> dict[str, Any]:  # in here, so that it travels whole: this package may be missing there
         import importlib.metadata
         import importlib.util
+        import os
         import shutil
         import tempfile
+        from pathlib import Path
 
-        disk = tempfile.gettempdir()
+        # `gettempdir` passes over a disk that is full, to one that running trials do not use.
+        named = next(filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp")
+        disk = named if Path(named).is_dir() else tempfile.gettempdir()
         found: dict[str, Any] = {"disk": disk, "free": shutil.disk_usage(disk).free}
         try:
             from sbp_tune import __version__
