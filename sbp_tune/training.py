@@ -25,6 +25,7 @@ from sbp_tune.errors import DataError, InputError, SbpTuneError
 from sbp_tune.memory import peak_memory_gb, reset_peak_memory, says_what_does_not_fit
 from sbp_tune.numerics import compiled, resolve_device, resolved_memory_format, resolved_precision, set_kernels
 from sbp_tune.optimizers import build_optimizer, lr_factor
+from sbp_tune.patience import Patience
 from sbp_tune.sparsity import sparsify
 from sbp_tune.trial_energy import RunMeter, TrialEnergy
 from sbp_tune.vision import ClassificationMetrics, augment, build_model, jitter, load_dataset, normalize, scaled
@@ -66,8 +67,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.epoch = 0  # epochs finished
         self.finished = False
-        self._best: float | None = None
-        self._epochs_since_best = 0
+        self._patience = Patience(config.early_stopping)
         self._diverged = False
         self._flops_are_complete: bool | None = None  # not known before the first batch
         self._peaks: dict[str, float | None] = {"peak_rss_gb": 0.0, "peak_gpu_gb": None}
@@ -99,7 +99,8 @@ class Training:
             validation = self.evaluate(self.val_split) if validate or self.config.early_stopping else {}
         self.epoch += 1
         self._diverged = not math.isfinite(loss)
-        self.finished = not self._diverged and (self.epoch >= self.config.epochs or self._stops_early(validation))
+        is_last = self.epoch >= self.config.epochs or self._patience.ends_with(validation)
+        self.finished = is_last and not self._diverged
         self._update_peaks()
         if self.finished:
             self._energy.stop("finished")  # what comes now, a test perhaps, is not the training's
@@ -141,7 +142,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "sparsity": self.sparsity.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "early_stopping": (self._best, self._epochs_since_best),
+            "early_stopping": self._patience.state,
             "energy": self._energy.state_dict(),
             "peaks": dict(self._peaks),
             "diverged": self._diverged,
@@ -156,7 +157,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.sparsity.load_state_dict(state["sparsity"])
         self.scaler.load_state_dict(state["scaler"])
-        self._best, self._epochs_since_best = state["early_stopping"]
+        self._patience.state = state["early_stopping"]
         self._energy.load_state_dict(state["energy"])
         self._peaks = dict(state["peaks"])
         self._diverged = state["diverged"]
@@ -299,14 +300,3 @@ class Training:
         for name, value in self._peaks_now().items():
             earlier = self._peaks[name]  # of an attempt before
             self._peaks[name] = value if value is None or earlier is None else max(value, earlier)
-
-    def _stops_early(self, validation: dict[str, float]) -> bool:
-        rule = self.config.early_stopping
-        if rule is None:
-            return False
-        value = -validation["val_loss"] if rule.metric == "val_loss" else validation["val_accuracy"]
-        if self._best is None or value > self._best + rule.min_delta:
-            self._best, self._epochs_since_best = value, 0
-        else:
-            self._epochs_since_best += 1
-        return self._epochs_since_best >= rule.patience

@@ -20,7 +20,7 @@ from sbp_tune.energy.attribution import Attribution
 from sbp_tune.energy.bill import Bill
 from sbp_tune.energy.counters.gpu import UPDATE_PERIOD_S
 from sbp_tune.energy.counters.machine import MachineCounters, MachineReading
-from sbp_tune.energy.process import ProcessTree
+from sbp_tune.energy.living_lease import LivingLease
 from sbp_tune.energy.reading import Reading
 from sbp_tune.energy.records import (
     EpochMark,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from sbp_tune.energy.ledger import LedgerWriter
 
 SNAPSHOT_PERIOD_S = 1.0
-MEMORY_PERIOD_S = 5.0
 
 
 class NodeMeter:
@@ -64,7 +63,7 @@ class NodeMeter:
         self._counters = counters or MachineCounters(clock=clock)
         self._clock, self._lock = clock, threading.RLock()
         self._attribution = Attribution()
-        self._leases: dict[str, _Living] = {}
+        self._leases: dict[str, LivingLease] = {}
         self._seen = -math.inf  # when the last snapshot was taken
         self._failure: SbpTuneError | None = None
         self._inventory = _inventory(node, self._counters, clock())
@@ -104,7 +103,7 @@ class NodeMeter:
             if lease in self._leases:
                 return
             opened = LeaseOpened(lease, trial, attempt, self._clock(), dict(gpus or {}), cpus, pid, continued_epoch)
-            self._leases[lease] = _Living(opened)
+            self._leases[lease] = LivingLease(opened)
             snapshot = self._snapshot()
             self._record(replace(opened, time=snapshot.time))
             self._record(snapshot)
@@ -193,7 +192,7 @@ class NodeMeter:
         """
         for opened in self._attribution.open_leases():
             try:
-                self._leases[opened.lease] = _Living(opened, age_s=self._clock() - opened.time)
+                self._leases[opened.lease] = LivingLease(opened, age_s=self._clock() - opened.time)
             except SbpTuneError:
                 self._record(LeaseClosed(opened.lease, max(self._seen, opened.time), "died"))
         self._record(self._snapshot())
@@ -240,45 +239,6 @@ class NodeMeter:
             raise self._failure
         if lease is not None and lease not in self._leases:
             raise SbpTuneError(f"lease {lease} has ended: its process was gone, or it was closed")
-
-
-class _Living:
-    """An open lease and the process tree that it is of.
-
-    Of the search itself only its own process: on one machine Ray's daemons, and with them the trials, descend from
-    it.
-    """
-
-    def __init__(self, opened: LeaseOpened, age_s: float = 0.0) -> None:
-        self.opened = opened
-        self.tree = ProcessTree(opened.pid, descendants=opened.trial is not None, age_s=age_s)
-        self._busy: dict[str, float | None] = {}
-        self._first_busy: dict[str, float | None] | None = None
-        self._memory_gb, self._memory_due = 0.0, -math.inf
-
-    def read(self, reading: MachineReading) -> LeaseUse:
-        """What it has used until now."""
-        cpu_s = self.tree.cpu_seconds()
-        if reading.time >= self._memory_due:  # reading it stops the process for a moment
-            self._memory_gb, self._memory_due = self.tree.memory_gb(), reading.time + MEMORY_PERIOD_S
-        # NVML tells how busy a GPU is, not with whose work: a shared one is split by fraction.
-        whole = [uuid for uuid, fraction in self.opened.gpus.items() if fraction == 1]
-        self._busy = {uuid: reading.gpu_busy_s.get(uuid) for uuid in whole}
-        if self._first_busy is None:
-            self._first_busy = self._busy
-        return LeaseUse(cpu_s, self._memory_gb, self._busy)
-
-    @property
-    def busy_s(self) -> float | None:
-        """Mean over its GPUs of the seconds in which a kernel ran; None without GPU, or where one does not tell."""
-        seconds = [_since(self._first_busy or {}, self._busy, uuid) for uuid in self.opened.gpus]
-        known = [value for value in seconds if value is not None]
-        return sum(known) / len(known) if known and len(known) == len(seconds) else None
-
-
-def _since(first: Mapping[str, float | None], last: Mapping[str, float | None], uuid: str) -> float | None:
-    before, after = first.get(uuid), last.get(uuid)
-    return None if before is None or after is None else after - before
 
 
 def _ledger(folder: Path, inventory: Inventory) -> tuple[LedgerWriter, Iterable[Record]]:

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from sbp_tune.energy import EnergyMeter
-from sbp_tune.energy import node_meter as node_meter_module
+from sbp_tune.energy import EnergyMeter, living_lease
 from sbp_tune.energy.counters import machine as machine_module
 from sbp_tune.energy.nvml import Nvml
 
@@ -198,7 +197,7 @@ def meter(
     clock: FakeClock, nvml: Nvml, host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., EnergyMeter]:
     """make(): a meter of FakeTree on FakeHost with four T4s, and without RAPL."""
-    monkeypatch.setattr(node_meter_module, "ProcessTree", lambda pid, **options: FakeTree(clock))
+    monkeypatch.setattr(living_lease, "ProcessTree", lambda pid, **options: FakeTree(clock))
     monkeypatch.setattr(machine_module, "Host", lambda proc: host)
     none = {"powercap": tmp_path / "none", "hwmon": tmp_path / "none"}
     # 10 W for the idle machine, 6 W more for each busy core

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sbp_tune.energy import node_meter as node_meter_module
+from sbp_tune.energy import living_lease
 from sbp_tune.energy.attribution import attribute
 from sbp_tune.energy.counters.machine import MachineCounters
 from sbp_tune.energy.invariants import check
@@ -63,7 +63,7 @@ class Table:
 def machine(tmp_path, nvml, clock, monkeypatch):
     """make(): a meter of four fake T4s, in an interval of an hour, so that only calls take snapshots."""
     table = Table(clock, {pid: Process(started=clock() - 1) for pid in (1, 2, 3)})
-    monkeypatch.setattr(node_meter_module, "ProcessTree", table.tree)
+    monkeypatch.setattr(living_lease, "ProcessTree", table.tree)
     started = []
 
     class Machine:
