@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from trainables.sparse_backprop import SparseBackprop
+
 _SAMPLE_S = 0.5
 PARTS = ("training", "meter", "driver", "ray")
 """Whose CPU time: of the process that trains, of the energy meter, of `sbp-tune` itself, of Ray's own processes."""
@@ -77,7 +79,7 @@ class Cpu:
             return "training" if " train " in line else "driver"
         if line.startswith("ray::_Meter"):
             return "meter"
-        return "training" if line.startswith("ray::") and "Trainable" in line else "ray"
+        return "training" if line.startswith(f"ray::{SparseBackprop.__name__}") else "ray"
 
 
 def _at(rows: pd.DataFrame, moment: float) -> float:

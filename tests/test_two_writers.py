@@ -1,5 +1,6 @@
 """Two real commands on one study: the second is refused, and the first is none the worse for it."""
 
+import signal
 import subprocess
 import sys
 
@@ -23,8 +24,10 @@ def test_a_study_that_runs_refuses_a_second_search_and_a_resume(ray_address, tmp
     path, on = tmp_path / "far", ["--address", ray_address]
     with subprocess.Popen([*search, *on], stdout=subprocess.PIPE, text=True) as first:
         assert any("[1/12]" in line for line in first.stdout)
+        first.send_signal(signal.SIGSTOP)  # else it might end before the others have looked
         second = subprocess.run([*search, *on], capture_output=True, text=True)
         resumed = subprocess.run([*command, "resume", str(path), *on], capture_output=True, text=True)
+        first.send_signal(signal.SIGCONT)
         first.communicate()
     assert second.returncode == 2 and f"{path}: a study of this name exists" in second.stderr
     assert resumed.returncode == 1 and f"{path}: another process runs this study at present" in resumed.stderr

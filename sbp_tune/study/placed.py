@@ -29,5 +29,5 @@ def placed(trainable: type, study: Study) -> type:
             name_gpus_by_uuid()
             super().setup(config, **parameters)
 
-    Placed.__name__ = trainable.__name__
+    Placed.__name__, Placed.__qualname__ = trainable.__name__, trainable.__qualname__  # as Ray and `top` show it
     return Placed
