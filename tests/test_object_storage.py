@@ -127,13 +127,16 @@ def states(path):
 
 
 def check_played(path, planned):
-    """All trials are complete, each epoch is there once, and is what the curve says."""
+    """All trials are complete, no epoch is there twice, and the last is what the curve says.
+
+    Played epochs take milliseconds: a driver that is killed takes more of them with it than there are checkpoints.
+    """
     study = load_study(path)
     assert study.trials["state"].tolist() == ["complete"] * planned
     for trial, kwh in zip(study.trials["trial"], study.trials["kwh"], strict=True):
         curve = response(TrainConfig.model_validate(study.config_of(trial)))
-        epochs = study.epochs[study.epochs["trial"] == trial]
-        assert epochs["epoch"].tolist() == list(range(1, len(curve) + 1)) and kwh == curve[-1]["kwh"]
+        epochs = study.epochs.loc[study.epochs["trial"] == trial, "epoch"].tolist()
+        assert epochs == sorted(set(epochs)) and epochs[-1] == len(curve) and kwh == curve[-1]["kwh"]
 
 
 def wait_until(true, what, seconds=300):
@@ -211,14 +214,18 @@ def test_a_network_that_comes_back_in_time_is_only_a_warning(machines, wired, tm
         path = machine.study(uri)
         wait_until(lambda: len(read_log(path)) >= 2, "no epoch")
         wire.cut()
-        lines = []
+        said, waited_for = (
+            "",
+            ["could not write its checkpoint to", "; the search goes on, and is copied when that can"],
+        )
         for line in driver.stdout:
-            lines.append(line)
-            if "could not write its checkpoint to" in line:
+            said += line
+            if waited_for and all(words in said for words in waited_for):
                 wire.mend()
-        assert driver.wait() == 0, "".join(lines)
-    said = "".join(lines)
-    assert "; the search goes on, and is copied when that can be done" in said and ": all is copied again" in said
+                waited_for = []
+        assert not waited_for, said
+        assert driver.wait() == 0, said
+    assert ": all is copied again" in said, said
     code, said = machines[1].run("report", uri)
     assert code == 0, said
     other = machines[1].study(uri)

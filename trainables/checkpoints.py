@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import tempfile
 import warnings
@@ -17,24 +18,30 @@ def newest_whole(
     checkpoints: Iterable[str],
     read: Callable[[str], dict[str, Any]],
     is_finished: Callable[[dict[str, Any]], bool] = lambda state: False,
+    reported: float = math.inf,
 ) -> dict[str, Any] | None:
     """What `read` makes of the first checkpoint, newest first, that it can read and go on from; None without one.
 
-    is_finished: whether a state is that of a whole run. One that goes on all the same had a driver that was lost with
-    its last results, so it runs its last epoch again.
+    A driver that was lost may have taken the last results of its trials with it: those epochs run again. is_finished:
+    whether a state is that of a whole run, which nothing goes on from. reported: the last epoch of which the study has
+    a result; a state of a later one is gone on from only where there is no earlier one.
     checkpoints: folders, or their URIs on object storage. StorageError where that is out of reach: an older one, or
     none, would throw away what was trained.
     """
+    ahead = None
     for checkpoint in checkpoints:
         try:
             with _here(checkpoint) as folder:
                 state = read(folder)
-            if not is_finished(state):
-                return state
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             # A crash can cut a checkpoint short while it is written; the one before it is whole.
             warnings.warn(f"{checkpoint} cannot be read, going on from an older one: {error}", stacklevel=2)
-    return None
+            continue
+        if not is_finished(state):
+            if state["epoch"] <= reported:
+                return state
+            ahead = state
+    return ahead
 
 
 @contextmanager

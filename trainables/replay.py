@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ class Replay(ray.tune.Trainable):
             self._config = _parsed(self._given)
             self._curve = _curve(self._config, self._given.get("simulate", {}))
             end = len(self._curve)
-            state = newest_whole(self._given.get("resume_from", []), _read, lambda state: state["epoch"] >= end)
+            reported = self._given.get("lease", {}).get("reported", math.inf)
+            state = newest_whole(
+                self._given.get("resume_from", []), _read, lambda state: state["epoch"] >= end, reported
+            )
             if state is not None:
                 self._load(state)
         return self._curve

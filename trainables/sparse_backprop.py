@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,8 +50,9 @@ class SparseBackprop(ray.tune.Trainable):
         """Takes a config, and beside it perhaps what a study adds to it.
 
         resume_from: checkpoints of an earlier attempt, newest first; lease: by which the node's meter knows the
-        trial, a mapping of folder, trial and attempt; test: whether the last result holds the metrics on the test
-        split too. Built when first used: an exception in an actor's creation reaches Ray's driver as text only.
+        trial, a mapping of folder, trial and attempt, and perhaps `reported`, see `newest_whole`; test: whether the
+        last result holds the metrics on the test split too. Built when first used: an exception in an actor's
+        creation reaches Ray's driver as text only.
         """
         self._given = config
 
@@ -62,8 +64,9 @@ class SparseBackprop(ray.tune.Trainable):
             config = TrainConfig.model_validate(given)
             with self._setting_up(config):
                 self._training = Training(config, self._lease(config) if "lease" in self._given else None)
+                reported = self._given.get("lease", {}).get("reported", math.inf)
                 state = newest_whole(
-                    self._given.get("resume_from", []), self._read, lambda state: bool(state["finished"])
+                    self._given.get("resume_from", []), self._read, lambda state: bool(state["finished"]), reported
                 )
                 if state is not None:
                     self._training.load_state_dict(state)

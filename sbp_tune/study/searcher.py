@@ -22,6 +22,7 @@ from sbp_tune.study.budget import Verdict
 from sbp_tune.study.checkpoints import checkpoints_of
 from sbp_tune.study.demand import AVOIDED
 from sbp_tune.study.duplicates import DUPLICATE_OF, NO_SMALLER_THAN, REPLACED, Seen, counts
+from sbp_tune.study.epochs import read_rows
 from sbp_tune.study.file import Study
 from sbp_tune.study.ledger import metering_place
 from sbp_tune.study.nodes import TrialNodes
@@ -50,6 +51,8 @@ class OptunaSearcher(Searcher):
         self._running: set[str] = set()  # those of them that have not ended, whether they have begun or not
         self._closed = False
         self._seen = Seen(study, started)
+        left = [attempt for trial in started if trial.state == TrialState.RUNNING for attempt in attempts(trial)]
+        self._left = read_rows(path, set(left)) if left else {}  # results of what an earlier start left unfinished
         self._repeats = 0  # proposals in a row that had run, or would not fit
         self.ended_early: str | None = None  # why the search ends before all trials are proposed
 
@@ -85,7 +88,10 @@ class OptunaSearcher(Searcher):
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])
         self._mine[trial_id] = number
         self._running.add(trial_id)
-        lease = {"folder": metering_place(self._path), "trial": str(number), "attempt": len(before)}
+        lease: dict[str, Any] = {"folder": metering_place(self._path), "trial": str(number), "attempt": len(before)}
+        if before and not self._mine.keys() & set(before):  # this start has missed no result
+            epochs = [int(row["epoch"]) for attempt in before for row in self._left.get(attempt, [])]
+            lease["reported"] = max(epochs, default=0)
         beside = {"lease": lease, **self._study.beside_config, **({"resume_from": checkpoints} if checkpoints else {})}
         if self._nodes is not None and (avoided := self._nodes.avoided()):
             lease[AVOIDED] = avoided

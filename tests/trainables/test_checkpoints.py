@@ -30,3 +30,11 @@ def test_the_newest_that_can_be_read_and_gone_on_from(tmp_path):
     # Its last result was lost with the machine of its driver: the last epoch runs again.
     assert newest_whole([whole, older], read, is_finished) == {"epoch": 2}
     assert newest_whole([whole], read, is_finished) is None
+
+
+def test_an_epoch_whose_result_was_lost_runs_again(tmp_path):
+    newest, older = written(tmp_path / "2", epoch=2), written(tmp_path / "1", epoch=1)
+    assert newest_whole([newest, older], read, is_finished, reported=2) == {"epoch": 2}
+    assert newest_whole([newest, older], read, is_finished, reported=1) == {"epoch": 1}
+    assert newest_whole([newest, older], read, is_finished, reported=0) == {"epoch": 1}  # nothing earlier is left
+    assert newest_whole([written(tmp_path / "3", epoch=3), newest], read, is_finished, reported=1) == {"epoch": 2}
