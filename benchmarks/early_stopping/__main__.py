@@ -5,8 +5,8 @@
 Four workers train the same proposals without early stopping, under ASHA on accuracy and under MO-ASHA, by the
 defaults of a study file and with a later first rung, until as much energy is used as 10 and 20 of the longest dense
 control take; only fully trained trials count. The problems are the analytic response on the space of
-search_spaces/resnet18_cifar10.yaml, scored without noise, and trials recorded on a CPU (small.yaml,
-../data/small.parquet), each of which is proposed once.
+search_spaces/resnet18_cifar10.yaml, scored without noise, and three tables of trials recorded on a CPU (see
+../data/README.md), each of which is proposed once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BENCHMARKS = Path(__file__).parents[1]
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    problems = [analytic(load_study_file(shipped_spaces()["resnet18_cifar10"])), recorded(options.table)]
+    problems = [analytic(load_study_file(shipped_spaces()["resnet18_cifar10"])), *map(recorded, options.tables)]
     results: list[dict[str, Any]] = []
     for problem in problems:
         for sampler in problem.samplers:
@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=30, help="of random proposals")
     parser.add_argument("--model-seeds", type=int, default=10, help="of tpe, on the analytic response")
     parser.add_argument("--budgets", type=float, nargs="+", default=[10.0, 20.0], help="in longest dense controls")
-    parser.add_argument("--table", type=Path, default=BENCHMARKS / "data" / "small.parquet")
+    tables = sorted((BENCHMARKS / "data").glob("*.parquet"))
+    parser.add_argument("--tables", type=Path, nargs="*", default=tables, help="of `sbp-tune record`")
     parser.add_argument("-o", "--output", type=Path, default=BENCHMARKS / "results" / "early_stopping.json")
     return parser
 

@@ -99,7 +99,7 @@ def recorded(table: Path) -> Problem:
         config = json.loads(trial["config_json"].iloc[0])
         curves[str(kind)].append(Curve(config, rows, rows[-1]["val_accuracy"], rows[-1]["kwh"]))
     trained = [curve for curve in curves["search"] if len(curve.rows) == curve.config["epochs"]]  # others diverged
-    return Problem("recorded", curves["baseline"], trained, {"random": lambda seed: Shuffled(curves["search"], seed)})
+    return Problem(table.stem, curves["baseline"], trained, {"random": lambda seed: Shuffled(curves["search"], seed)})
 
 
 class Sampled:

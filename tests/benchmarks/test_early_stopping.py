@@ -187,16 +187,17 @@ def test_a_recorded_problem(tmp_path):
     assert problem.references["front"] == (pytest.approx(0.5), pytest.approx(4 * KWH_PER_TFLOP))
 
 
-def test_the_committed_results_are_those_of_the_committed_table():
-    table = BENCHMARKS / "data" / "small.parquet"
+@pytest.mark.parametrize("name", ["small", "medium", "wide"])
+def test_the_committed_results_are_those_of_the_committed_tables(name):
+    table = BENCHMARKS / "data" / f"{name}.parquet"
     frame = pd.read_parquet(table)
-    study = load_study_file(BENCHMARKS / "early_stopping" / "small.yaml")
+    study = load_study_file(BENCHMARKS / "early_stopping" / f"{name}.yaml")
     trials = frame.drop_duplicates("trial")
     assert trials["kind"].value_counts().to_dict() == {"baseline": 3, "search": study.file.search.trials}
     assert all(json.loads(config)["data"]["root"] == "cifar10-images" for config in trials["config_json"])
     assert len(ReplayTable(table)) == len(trials)
     problem = recorded(table)
-    found = json.loads((BENCHMARKS / "results" / "early_stopping.json").read_text())["problems"]["recorded"]
+    found = json.loads((BENCHMARKS / "results" / "early_stopping.json").read_text())["problems"][name]
     assert found["best"] == pytest.approx(problem.best)
     assert found["references"] == {name: pytest.approx(list(at)) for name, at in problem.references.items()}
 
