@@ -89,7 +89,7 @@ class OptunaSearcher(Searcher):
         self._mine[trial_id] = number
         self._running.add(trial_id)
         lease: dict[str, Any] = {"folder": metering_place(self._path), "trial": str(number), "attempt": len(before)}
-        if before and not self._mine.keys() & set(before):  # this start has missed no result
+        if checkpoints and not self._mine.keys() & set(before):  # this start has missed no result
             epochs = [int(row["epoch"]) for attempt in before for row in self._left.get(attempt, [])]
             lease["reported"] = max(epochs, default=0)
         beside = {"lease": lease, **self._study.beside_config, **({"resume_from": checkpoints} if checkpoints else {})}

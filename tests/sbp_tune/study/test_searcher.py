@@ -143,11 +143,9 @@ def test_what_a_crash_left_unfinished_is_the_first_to_run_again(start):
     append_row(path, {"trial_id": "cut", "epoch": 1})
     again = OptunaSearcher(study, path)
     checkpoints = [str(path / "ray" / "cut" / name) for name in ("checkpoint_000001", "checkpoint_000000")]
-    second = {
-        name: {**config, "lease": {**config["lease"], "attempt": 1, "reported": int(name == "cut")}}
-        for name, config in configs.items()
-    }
-    assert again.suggest("cut-2") == {**second["cut"], "resume_from": checkpoints}
+    second = {name: {**config, "lease": {**config["lease"], "attempt": 1}} for name, config in configs.items()}
+    cut = {**second["cut"], "lease": {**second["cut"]["lease"], "reported": 1}, "resume_from": checkpoints}
+    assert again.suggest("cut-2") == cut
     assert again.suggest("begun-2") == second["begun"]  # no checkpoint yet
     assert number_of(open_study(path), "cut-2") == number_of(open_study(path), "cut") == 1
     for name in ("cut-2", "begun-2"):
