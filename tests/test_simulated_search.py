@@ -95,6 +95,7 @@ def test_its_logs_tell_what_the_tables_hold(simulated):
         assert f"attempt 0 of trial {trial}, on " in human and human.count(", val_accuracy ") == len(rows)
 
 
+@pytest.mark.slow
 def test_recorded_and_searched_again(simulated, folder):
     """A random sampler of the same seed proposes the same configs, and exact plays the rows of each."""
     table = folder / "table.parquet"

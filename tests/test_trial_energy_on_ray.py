@@ -243,6 +243,7 @@ def test_an_ended_driver_and_its_trials_go_on_and_nothing_is_counted_twice(folde
     assert meters(path) == []
 
 
+@pytest.mark.slow  # as test_node_actor has it, but through a whole search
 def test_a_meter_that_cannot_start_is_one_line(search, folder, monkeypatch):
     monkeypatch.setenv(node_actor.COUNTERS, "fake_gpus:broken")
     result = search("broken")

@@ -38,7 +38,10 @@ def run(model, compiled, config, batch, train, before=False):
     return train(runs, handle, batch, epochs=range(2), steps=4, optimizer=optimizer), handle
 
 
-@pytest.mark.parametrize(("backend", "before"), [("eager", True), ("aot_eager", False), ("aot_eager", True)])
+BOTH = pytest.param("aot_eager", True, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("backend", "before"), [("eager", True), ("aot_eager", False), BOTH])
 @pytest.mark.parametrize("estimator", [*ONE_GRAPH, "branch_drop", "prefix"])
 def test_results_of_eager_in_one_graph(estimator, backend, before, model, batch, config_of, train):
     config = config_of(estimator, 0.5, schedule="linear", k=0.2, p_min=0.1)
