@@ -30,6 +30,12 @@ class Attempt:
     trial_id: str
     first_id: str
 
+    @classmethod
+    def of(cls, record: FrozenTrial, trial_id: str) -> Attempt:
+        """The attempt of a stored trial that Ray calls so."""
+        kind, ids = "baseline" if "baseline" in record.user_attrs else "search", attempts(record)
+        return cls(record.number, ids.index(trial_id), kind, record.user_attrs["config"], trial_id, ids[0])
+
 
 class Watcher:
     """Is told what happens; does nothing with it by itself."""
@@ -98,11 +104,7 @@ class Watching(Callback):
             watcher.study_ended({"ending": "failed", "error": reason(error)})
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number = number_in(trial)
-        record = trial_of(self._study, number)
-        kind, ids = "baseline" if "baseline" in record.user_attrs else "search", attempts(record)
-        place = ids.index(trial.trial_id)
-        attempt = Attempt(number, place, kind, record.user_attrs["config"], trial.trial_id, ids[0])
+        attempt = Attempt.of(trial_of(self._study, number_in(trial)), trial.trial_id)
         self._open[trial.trial_id] = attempt
         for watcher in self._watchers:
             watcher.trial_began(attempt)

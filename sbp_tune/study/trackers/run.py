@@ -85,8 +85,7 @@ def past_runs(path: Path, folder: Path, study: str, numbers: Collection[int]) ->
     runs = []
     for record in open_study(path).get_trials(deepcopy=False):
         if record.number in numbers:
-            kind, ids = "baseline" if "baseline" in record.user_attrs else "search", attempts(record)
-            run = Run.of(Attempt(record.number, 0, kind, record.user_attrs["config"], ids[-1], ids[0]), folder, study)
+            run = Run.of(Attempt.of(record, attempts(record)[0]), folder, study)
             run.state = state_of(record)
             run.why = None if run.state == "complete" else record.user_attrs.get("error")
             runs.append(run)
