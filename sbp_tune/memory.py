@@ -14,6 +14,7 @@ import torch
 
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import OutOfMemory
+from sbp_tune.host_memory import return_freed_memory
 
 _PROC = Path("/proc/self")
 _NONE_LEFT = (
@@ -58,6 +59,7 @@ def _out_of_memory(batch_size: int, device: torch.device) -> OutOfMemory:
     """What to say of it; what the broken step held goes back to the device, the rest with the run itself."""
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else peak_memory_gb()
     gc.collect()
+    return_freed_memory()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return OutOfMemory(
@@ -82,6 +84,7 @@ def memory_gb(device: torch.device) -> float:
 
 def reset_peak_memory() -> None:
     """Forgets the peak so far, where the system can (Linux)."""
+    return_freed_memory()  # what an earlier run left is not this one's
     with contextlib.suppress(OSError):  # another system, or a container that forbids it: then the process's peak
         (_PROC / "clear_refs").write_text("5")
 

@@ -22,6 +22,7 @@ from sbp_tune.energy import EnergyMeter
 from sbp_tune.energy.devices import cpu_name, nvml_uuid
 from sbp_tune.energy.records import Reason
 from sbp_tune.errors import DataError, InputError, SbpTuneError
+from sbp_tune.host_memory import keep_freed_memory, return_freed_memory
 from sbp_tune.memory import peak_memory_gb, reset_peak_memory, says_what_does_not_fit
 from sbp_tune.numerics import compiled, resolve_device, resolved_memory_format, resolved_precision, set_kernels
 from sbp_tune.optimizers import build_optimizer, lr_factor
@@ -49,6 +50,8 @@ class Training:
         set_kernels(config.tf32, config.cudnn_benchmark)
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            keep_freed_memory()
         try:
             self.data = load_dataset(config.data)
         except InputError as error:
@@ -167,6 +170,7 @@ class Training:
         """Gives back what outlives the object: the meter and the hooks on the model. reason: of an unfinished run."""
         self._energy.stop(reason)
         self.sparsity.remove()
+        return_freed_memory()
 
     def _train(self) -> tuple[float, float]:
         """One pass over the training images; mean loss and the learning rate of the last step."""
