@@ -3,8 +3,10 @@
     python -m benchmarks.backward --model resnet18 --stem cifar --batch-size 32 --keep 0.25 --device cpu --json
 
 All arms share one network, one batch and one optimizer, and take turns in every round, so that a slow
-moment of the machine hits all of them; a ratio is to the dense step of the same round. `forward` is a
-training-mode forward pass alone: no backward pass costs less.
+moment of the machine hits all of them; a ratio is to the dense step of the same round. Two rows are bounds
+and no estimators: `forward` is a training-mode forward pass alone, `no_grad_weight` a step in which the
+layers that may be sparse compute grad_input only. Of ratio f, it leaves f + p (1 - f) to whatever keeps p
+of every grad_weight.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from torch.nn import functional
 from benchmarks.machine import joules, machine_name, peak_mb
 from sbp_tune.config import ModelConfig, SparsityConfig, plugin_names
 from sbp_tune.errors import InputError
+from sbp_tune.host_memory import keep_freed_memory
 from sbp_tune.sparsity import SparsityHandle, sparsify
 from sbp_tune.sparsity.timing import synchronize
 from sbp_tune.vision import build_model
@@ -99,7 +102,8 @@ def arms(keep: float) -> list[Arm]:
         found.append(Arm(name, SparsityConfig.model_validate(values)))
         if name == "channel_block":
             found.append(Arm("channel_block_both", SparsityConfig.model_validate({**values, "products": "both"})))
-    return found
+    no_turn = SparsityConfig(estimator="layer", p0=1e-9)  # it would take a billion steps
+    return [*found, Arm("no_grad_weight", no_turn)]
 
 
 def measure(bench: Bench, chosen: list[Arm], rounds: int, steps: int) -> list[dict[str, Any]]:
@@ -195,6 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     size = options.image_size or (32 if options.stem == "cifar" else 224)
     torch.manual_seed(0)
+    keep_freed_memory()  # as in a trial
     device = torch.device(options.device)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     try:
@@ -206,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     bench = Bench(model, images, torch.randint(0, 10, (options.batch_size,), device=device), options.precision)
     chosen = []
     for arm in arms(options.keep):
-        if options.estimators and arm.name not in ("dense", *options.estimators):
+        if options.estimators and arm.name not in ("dense", "no_grad_weight", *options.estimators):
             continue
         try:
             sparsify(model, arm.config).remove()

@@ -1,10 +1,12 @@
 """A convolution's and a linear layer's forward, grad_input and grad_weight, each computable alone.
 
-All on `aten.convolution_backward`, whose output_mask skips either product on every backend.
+All on `aten.convolution_backward`, whose output_mask skips either product on every backend; but for the grad_weight
+of a convolution from few positions on a CPU, where oneDNN's kernels spend their time on the weights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -36,6 +38,8 @@ class Convolution:
         self, grad_output: Tensor, x: Tensor, weight: Tensor, grad_input: bool, grad_weight: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """grad_input [N, C_in, *space] and grad_weight, of `weight`'s shape; None where not asked for."""
+        if grad_weight and not grad_input and self._has_few_positions(grad_output):
+            return None, self._grad_weight_by_windows(grad_output, x, weight)
         grads = torch.ops.aten.convolution_backward(
             grad_output,
             x,
@@ -50,6 +54,30 @@ class Convolution:
             [grad_input, grad_weight, False],
         )
         return grads[0], grads[1]
+
+    def _has_few_positions(self, grad_output: Tensor) -> bool:
+        """Whether one matrix product is faster: 0.3 to 1.0 of the time below as many positions as output channels.
+
+        Measured on an Intel Xeon (AVX-512), two threads, both layouts: 64 to 512 channels, maps of 1 to 16 pixels.
+        """
+        samples, channels, *space = grad_output.shape
+        plain = self.groups == 1 and len(space) == 2
+        on_cpu = grad_output.device.type == "cpu" and grad_output.dtype == torch.float32
+        return plain and on_cpu and samples * math.prod(space) <= channels
+
+    def _grad_weight_by_windows(self, grad_output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """[C_out, positions] times [positions, kernel C_in]: what each position saw of x."""
+        rows, columns = self.padding
+        windows = functional.pad(x, (columns, columns, rows, rows))
+        for axis in (2, 3):
+            size, dilation = weight.shape[axis], self.dilation[axis - 2]
+            windows = windows.unfold(axis, dilation * (size - 1) + 1, self.stride[axis - 2])[..., ::dilation]
+        height, width = grad_output.shape[2:]
+        seen = windows[:, :, :height, :width].permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(0, 2)
+        product = grad_output.movedim(1, -1).flatten(0, 2).t() @ seen
+        gradient = product.view(weight.shape[0], *weight.shape[2:], weight.shape[1]).movedim(-1, 1)
+        last = weight.is_contiguous(memory_format=torch.channels_last)
+        return gradient.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     @staticmethod
     def grad_bias(grad_output: Tensor) -> Tensor:
