@@ -34,6 +34,9 @@ class Loop(Protocol):
     def validate(self) -> float | None:
         """Accuracy on the validation images."""
 
+    def about(self) -> dict[str, Any]:
+        """What a table says of it beside its times."""
+
 
 class Ours:
     """A Training, which watches its second epoch."""
@@ -47,6 +50,12 @@ class Ours:
     def validate(self) -> float:
         return self.training.evaluate(self.training.val_split)["val_accuracy"]
 
+    def about(self) -> dict[str, Any]:
+        training, profile = self.training, self.training.profile
+        layout = "channels_last" if training.memory_format is torch.channels_last else "contiguous"
+        shares = None if profile is None else profile.shares
+        return {"precision": training.precision, "memory_format": layout, "shares_of_training": shares}
+
 
 class Plain:
     """The loop that everybody writes."""
@@ -59,6 +68,9 @@ class Plain:
 
     def validate(self) -> float:
         return self.loop.validate()
+
+    def about(self) -> dict[str, Any]:
+        return {}
 
 
 class Bare:
@@ -83,6 +95,9 @@ class Bare:
 
     def validate(self) -> None:
         return None
+
+    def about(self) -> dict[str, Any]:
+        return {}
 
 
 @contextmanager

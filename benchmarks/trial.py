@@ -5,8 +5,8 @@
 Arms: `plain` is torchvision and a DataLoader as in PyTorch's own examples, `plain_amp` the same with autocast in
 bfloat16 and channels-last, `sbp_tune` ours with the shipped defaults, `sbp_tune_...` ours with other settings, `bare`
 the training step alone on one synthetic batch. They take turns, an epoch each in a round, so that a slow moment of the
-machine hits all of them, and each goes on training its own copy of the network; the first round is not counted.
-An epoch is a pass over the training images and one over the validation images.
+machine hits all of them, and each goes on training its own copy of the network in a process of its own; the first
+round is not counted. An epoch is a pass over the training images and one over the validation images.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import torchvision
 
-from benchmarks.loops import SHIPPED, Bare, Loop, Ours, Plain, image_folders, plain_of
-from benchmarks.machine import joules, machine_name
+from benchmarks.loops import SHIPPED, Bare, Loop, Ours, image_folders, plain_of
+from benchmarks.machine import machine_name
+from benchmarks.turns import Arm
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.numerics import resolve_device
 from sbp_tune.profiling import ProfiledTraining
-from sbp_tune.sparsity.timing import synchronize
 from sbp_tune.vision import load_dataset
 
 OURS: dict[str, dict[str, Any]] = {
@@ -42,50 +41,12 @@ OURS: dict[str, dict[str, Any]] = {
     "sbp_tune_contiguous": {"precision": "fp32", "memory_format": "contiguous"},
     "sbp_tune_channels_last": {"precision": "fp32", "memory_format": "channels_last"},
     "sbp_tune_bf16": {"precision": "bf16", "memory_format": "channels_last"},
+    "sbp_tune_memory_returned": SHIPPED,
 }
 """Settings of our arms."""
+ENVIRONMENTS = {"sbp_tune_memory_returned": {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}}
+"""Of an arm's process: glibc's own values, which a trial then leaves alone."""
 ARMS = ("plain", "plain_amp", *OURS, "bare")
-
-
-@dataclass
-class Turn:
-    """Seconds of one epoch of an arm, its accuracy after it, and its joules on a GPU that counts them.
-
-    core_s: CPU seconds of the process and its children, which a busy machine disturbs less than the clock.
-    """
-
-    train_s: float
-    val_s: float
-    core_s: float
-    val_accuracy: float | None
-    joules: float | None
-
-    @property
-    def epoch_s(self) -> float:
-        return self.train_s + self.val_s
-
-
-@dataclass
-class Arm:
-    """A loop and what was measured of it."""
-
-    name: str
-    loop: Loop
-    turns: list[Turn] = field(default_factory=list)
-
-    def turn(self, device: torch.device) -> Turn:
-        synchronize(device)
-        energy, cores, start = joules(device), _core_seconds(), time.perf_counter()
-        self.loop.train()
-        synchronize(device)
-        middle = time.perf_counter()
-        accuracy = self.loop.validate()
-        synchronize(device)
-        end, core_s, after = time.perf_counter(), _core_seconds() - cores, joules(device)
-        used = after - energy if energy is not None and after is not None else None
-        turn = Turn(middle - start, end - middle, core_s, accuracy, used)
-        self.turns.append(turn)
-        return turn
 
 
 def arms(options: argparse.Namespace, root: Path, device: torch.device) -> list[Arm]:
@@ -105,28 +66,20 @@ def arms(options: argparse.Namespace, root: Path, device: torch.device) -> list[
     size = data.train.images.shape[-1]
     weights = ProfiledTraining(default).model.state_dict()
 
-    def plain(fast: bool) -> Plain:
-        workers = os.cpu_count() or 1 if options.workers is None else options.workers
-        return plain_of(default, weights, root, data, workers, fast)
-
-    made: dict[str, Callable[[], Loop]] = {
-        "plain": lambda: plain(fast=False),
-        "plain_amp": lambda: plain(fast=True),
-        **{name: lambda own=own: Ours(TrainConfig.model_validate({**base, **own})) for name, own in OURS.items()},
-        "bare": lambda: Bare(TrainConfig.model_validate({**base, **SHIPPED}), len(data.train), data.num_classes, size),
-    }
-    chosen = []
-    for name in ("plain", *(name for name in options.arms if name != "plain")):
-        torch.manual_seed(0)
-        chosen.append(Arm(name, made[name]()))
-    return chosen
+    workers = os.cpu_count() or 1 if options.workers is None else options.workers
+    plain = partial(plain_of, default, weights, root, data, workers)
+    ours = {name: partial(Ours, TrainConfig.model_validate({**base, **own})) for name, own in OURS.items()}
+    bare = partial(Bare, TrainConfig.model_validate({**base, **SHIPPED}), len(data.train), data.num_classes, size)
+    made: dict[str, Callable[[], Loop]] = {"plain": plain, "plain_amp": partial(plain, fast=True), **ours, "bare": bare}
+    names = ("plain", *(name for name in options.arms if name != "plain"))
+    return [Arm(name, made[name], ENVIRONMENTS.get(name, {})) for name in names]
 
 
-def measure(chosen: Sequence[Arm], rounds: int, device: torch.device) -> None:
+def measure(chosen: Sequence[Arm], rounds: int) -> None:
     """An uncounted epoch of each arm, then `rounds` counted ones, in changing order."""
     for round_ in range(rounds + 1):
         for arm in chosen if round_ % 2 else chosen[::-1]:
-            turn = arm.turn(device)
+            turn = arm.turn()
             accuracy = "" if turn.val_accuracy is None else f", accuracy {100 * turn.val_accuracy:.1f} %"
             print(f"epoch {round_ + 1} of {arm.name}: {turn.epoch_s:.2f} s{accuracy}", file=sys.stderr)
 
@@ -144,26 +97,7 @@ def row_of(arm: Arm, plain: Arm, images: int) -> dict[str, Any]:
     row["val_accuracy"] = [turn.val_accuracy for turn in arm.turns]
     if all(turn.joules is not None for turn in counted):
         row |= _spread("joules_per_image", [(turn.joules or 0.0) / images for turn in counted])
-    if isinstance(arm.loop, Ours):
-        training = arm.loop.training
-        layout = "channels_last" if training.memory_format is torch.channels_last else "contiguous"
-        profile = training.profile
-        row |= {
-            "precision": training.precision,
-            "memory_format": layout,
-            "shares_of_training": None if profile is None else profile.shares,
-        }
-    return row
-
-
-def _core_seconds() -> float:
-    """CPU seconds so far of this process and of its children that are alive: the DataLoader's workers."""
-    me, seconds = psutil.Process(), 0.0
-    for process in (me, *me.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            seconds += times.user + times.system
-    return seconds
+    return row | arm.about()
 
 
 def _spread(name: str, values: list[float]) -> dict[str, float]:
@@ -206,8 +140,10 @@ def main(arguments: list[str] | None = None) -> None:
         with image_folders(options.data_root, options.images, options.val_images) as root:
             start = time.perf_counter()
             chosen = arms(options, root, device)
+            for arm in chosen:
+                arm.start(device)
             set_up_s = time.perf_counter() - start
-            measure(chosen, options.rounds, device)
+            measure(chosen, options.rounds)
     except InputError as error:
         sys.exit(f"error: {error}")
     rows = [row_of(arm, chosen[0], options.images) for arm in chosen]

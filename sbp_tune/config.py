@@ -105,7 +105,7 @@ class OptimizerConfig(Section):
         (0.9, 0.999), description="adam and adamw only", strict=False
     )
     weight_decay: float = Field(0.0, ge=0, le=10)
-    fused: bool = Field(False, description="one kernel for the whole update")
+    fused: bool | None = Field(None, description="one kernel for the whole update; none: on a CPU, where it is faster")
 
 
 class LrScheduleConfig(Section):

@@ -59,7 +59,7 @@ def test_all_arms_start_from_the_same_weights_and_see_the_same_images(images, tm
         **{"model": "small_cnn", "stem": "imagenet", "batch_size": 4, "lr": 0.05, "rounds": 1, "image_size": None},
         **{"workers": 0, "arms": ["plain", "plain_amp", "sbp_tune"]},
     )
-    plain, amp, ours = (arm.loop for arm in arms(options, tmp_path / "linked", torch.device("cpu")))
+    plain, amp, ours = (arm.make() for arm in arms(options, tmp_path / "linked", torch.device("cpu")))
     expected = ours.training.model.state_dict()
     for loop in (plain.loop, amp.loop):
         assert all(torch.equal(value, expected[name]) for name, value in loop.model.state_dict().items())
