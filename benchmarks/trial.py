@@ -29,7 +29,7 @@ import torchvision
 
 from benchmarks.loops import SHIPPED, Bare, Loop, Ours, image_folders, plain_of
 from benchmarks.machine import machine_name
-from benchmarks.turns import Arm
+from benchmarks.turns import LEFT_ALONE, Arm
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.numerics import resolve_device
@@ -44,8 +44,7 @@ OURS: dict[str, dict[str, Any]] = {
     "sbp_tune_memory_returned": SHIPPED,
 }
 """Settings of our arms."""
-ENVIRONMENTS = {"sbp_tune_memory_returned": {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}}
-"""Of an arm's process: glibc's own values, which a trial then leaves alone."""
+ENVIRONMENTS = {"sbp_tune_memory_returned": LEFT_ALONE}
 ARMS = ("plain", "plain_amp", *OURS, "bare")
 
 

@@ -23,6 +23,9 @@ _FORKSERVER = get_context(
 )  # imports torch once for all arms; a fork of this process would share its threads
 _FORKSERVER.set_forkserver_preload(["benchmarks.turns"])
 
+LEFT_ALONE = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
+"""Of a process whose allocator is to stay as it is: what `keep_freed_memory` takes for its user's own setting."""
+
 
 @dataclass
 class Turn:

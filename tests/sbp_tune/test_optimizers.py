@@ -18,6 +18,16 @@ def test_optimizers_take_the_configured_values(name, kind):
     assert group.get("momentum", 0.5) == 0.5 and group.get("betas", (0.8, 0.9)) == (0.8, 0.9)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(
+    ("device", "asked", "taken"),
+    [("cpu", None, True), ("cpu", False, None), ("cpu", True, True), ("meta", None, None), ("meta", False, None)],
+)
+def test_on_a_cpu_the_update_is_one_kernel_unless_the_config_says_otherwise(name, device, asked, taken):
+    optimizer = build_optimizer(nn.Linear(2, 2, device=device), OptimizerConfig(name=name, fused=asked))
+    assert optimizer.defaults["fused"] is taken  # None: torch chooses
+
+
 def factors(epochs, **values):
     return [lr_factor(LrScheduleConfig(**values), epoch, epochs) for epoch in range(epochs)]
 
