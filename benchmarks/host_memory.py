@@ -2,8 +2,8 @@
 
     python -m benchmarks.host_memory -o benchmarks/results
 
-Two processes for each network, which take turns; one keeps what its steps free, as every trial does, and the other is left
-as glibc is.
+Two processes for each network, which take turns; one keeps what its steps free, as every trial does, and the other is
+left as glibc is.
 """
 
 from __future__ import annotations

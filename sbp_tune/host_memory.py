@@ -1,7 +1,7 @@
 """Host memory that a step has freed stays with the process for the next step.
 
 glibc gives large blocks back to the system at once and asks for them anew, and the system clears every page again: a
-step of ResNet-18 (CIFAR stem, batch 128) faults 200,000 pages, an eighth of its time. A GPU's activations are not here.
+step of ResNet-18 (CIFAR stem, batch 128) faults 200,000 pages, a tenth of its time. A GPU's activations are not here.
 """
 
 from __future__ import annotations
