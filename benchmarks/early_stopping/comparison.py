@@ -14,12 +14,13 @@ from sbp_tune.study.scheduler import MOASHA
 from sbp_tune.study.sections import SearchConfig
 from sbp_tune.study.stopping import ladder_of, ranked_objectives
 
-SCHEDULERS: dict[str, tuple[str, float]] = {  # search.scheduler; the first rung as a share of the longest training
-    "none": ("none", 0),
-    "asha": ("asha", 0),  # after the first epoch, as by default
-    "moasha": ("moasha", 0),
-    "moasha from 1/9": ("moasha", 1 / 9),
-    "moasha from 1/4": ("moasha", 1 / 4),
+SCHEDULERS: dict[str, tuple[str, float, float]] = {  # scheduler; first rung as a share of the longest training; tie
+    "none": ("none", 0, 0),
+    "asha": ("asha", 0, 0),  # after the first epoch, as by default
+    "moasha": ("moasha", 0, 0),
+    "moasha, tie 0.1": ("moasha", 0, 0.1),
+    "moasha from 1/9": ("moasha", 1 / 9, 0),
+    "moasha from 1/9, tie 0.1": ("moasha", 1 / 9, 0.1),
 }
 FURTHER = 5  # times the largest budget: so far is followed what no early stopping would need
 OBJECTIVES = {"val_accuracy": "max", "kwh": "min"}
@@ -70,11 +71,14 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
 
 
 def scheduler_of(name: str, longest: int) -> MOASHA | None:
-    """The scheduler as `search` makes it, by defaults but for grace_period; of no trial it knows by itself."""
-    scheduler, share = SCHEDULERS[name]
-    search = SearchConfig.model_validate({"scheduler": scheduler, "grace_period": max(1, math.ceil(share * longest))})
+    """The scheduler as `search` makes it, by defaults but for grace_period and tie; of no trial it knows by itself."""
+    scheduler, share, tie = SCHEDULERS[name]
+    grace_period = max(1, math.ceil(share * longest))
+    search = SearchConfig.model_validate({"scheduler": scheduler, "grace_period": grace_period, "tie": tie})
     objectives = ranked_objectives(search, OBJECTIVES)
-    return MOASHA(objectives, lambda trial_id: None, ladder_of(search), search.rank) if objectives else None
+    if not objectives:
+        return None
+    return MOASHA(objectives, lambda trial_id: None, ladder_of(search), search.rank, search.tie)
 
 
 def _further(sampler: str, scheduler: str) -> int:

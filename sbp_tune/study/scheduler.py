@@ -26,6 +26,7 @@ from sbp_tune.study.ranking import is_kept
 from sbp_tune.study.rungs import Ladder, Rung
 from sbp_tune.study.stopping import ladder_of, ranked_objectives
 from sbp_tune.study.storage import attempts, number_of, open_study, trial_of
+from sbp_tune.study.ties import tied
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class MOASHA(FIFOScheduler):
     """Stops a trial that, at the last rung it reached, is dominated and not among the first 1 / reduction_factor.
 
     objectives: column to max or min; one alone makes it ASHA. contestant_of: a Ray trial id to its trial, None
-    for one that is nobody's. A trial with an objective that is not a finite number is stopped at once, and is
-    nobody's rival. A rung at or beyond a trial's last epoch is none of its: nothing would be saved there.
+    for one that is nobody's. tie: energies within steps of this ratio are equal. A trial with an objective that
+    is not a finite number is stopped at once, and is nobody's rival. A rung at or beyond a trial's last epoch is
+    none of its: nothing would be saved there.
     """
 
     _supports_buffered_results = False  # a trial must not train on while its results lie in a buffer
@@ -54,10 +56,11 @@ class MOASHA(FIFOScheduler):
         contestant_of: Callable[[str], Contestant | None],
         ladder: Ladder,
         rank: str = "epsnet",
+        tie: float = 0.0,
     ) -> None:
         super().__init__()
         self._signs = {name: -1.0 if mode == "max" else 1.0 for name, mode in objectives.items()}
-        self._contestant_of, self._ladder, self._rank = contestant_of, ladder, rank
+        self._contestant_of, self._ladder, self._rank, self._tie = contestant_of, ladder, rank, tie
         self._rungs: dict[tuple[int, int], Rung] = {}  # by bracket and epoch
         self._entered: dict[tuple[int, int], int] = {}  # bracket and trial -> the epoch of the last rung it entered
         self.stopped: dict[int, int] = {}  # trial -> the epoch at which it was decided to stop it
@@ -117,7 +120,7 @@ class MOASHA(FIFOScheduler):
             value = result.get(name)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 return None
-            costs.append(sign * value)
+            costs.append(sign * tied(name, value, self._tie))
         return costs
 
     def state(self) -> dict[str, Any]:
@@ -154,7 +157,7 @@ def make_scheduler(study: Study, path: Path) -> MOASHA | None:
     objectives = ranked_objectives(search, study.objectives)
     if not objectives:
         return None
-    scheduler = MOASHA(objectives, _Contestants(open_study(path)), ladder_of(search), search.rank)
+    scheduler = MOASHA(objectives, _Contestants(open_study(path)), ladder_of(search), search.rank, search.tie)
     scheduler.replay(read_log(path))
     return scheduler
 

@@ -78,7 +78,10 @@ class SearchConfig(Section):
         "(WANDB_API_KEY, WANDB_PROJECT), tensorboard (in the study's directory); each an extra of this package",
     )
     tie: float = Field(
-        0.0, ge=0, lt=1, description="the sampler is told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly"
+        0.0,
+        ge=0,
+        lt=1,
+        description="sampler and scheduler are told kwh and co2_kg in steps of this ratio: 0.05 is 5 %, 0 exactly",
     )
 
 

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sbp_tune.study.file import Study
 from sbp_tune.study.storage import set_attribute, set_constraint, trial_of
+from sbp_tune.study.ties import tied
 
-_TIED = ("kwh", "co2_kg")  # objectives in which a small difference is noise of the measurement
 _REFERENCE = "reference"  # attribute of trial 0: its columns that constraints compare with
 _HELD = "held"  # attribute of a trial that was trained to its end before trial 0 was: what to tell then
 
@@ -46,8 +46,7 @@ def settle(
         set_attribute(storage, number, "error", reason)
     if values is not None and (tie := study.file.search.tie) > 0:
         set_attribute(storage, number, "values", dict(zip(study.objectives, values, strict=True)))
-        pairs = zip(study.objectives, values, strict=True)
-        values = [_in_steps(value, tie) if name in _TIED else value for name, value in pairs]
+        values = [tied(name, value, tie) for name, value in zip(study.objectives, values, strict=True)]
     storage.tell(number, values, state)
     if number == 0:
         for trial in storage.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -119,9 +118,3 @@ def _excesses(storage: optuna.Study, columns: dict[str, Any], study: Study) -> d
         raise ValueError(problem)
     reference = trial_of(storage, 0).user_attrs.get(_REFERENCE, {})
     return {constraint.text: constraint.excess(columns, reference) for constraint in study.constraints}
-
-
-def _in_steps(value: float, ratio: float) -> float:
-    """The value rounded down to a power of 1 + ratio."""
-    step = math.log1p(ratio)
-    return math.exp(step * math.floor(math.log(value) / step)) if value > 0 else value

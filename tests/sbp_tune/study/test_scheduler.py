@@ -29,7 +29,7 @@ PLAN = 16
 class Play:
     """A scheduler, and trials that report to it until it stops them; trial id: "number" or "number-attempt"."""
 
-    def __init__(self, objectives=TWO, plans=None, exempt=(), horizons=None, ladder=(1, 2), rank="epsnet"):
+    def __init__(self, objectives=TWO, plans=None, exempt=(), horizons=None, ladder=(1, 2), rank="epsnet", tie=0.0):
         plans, horizons = plans or {}, horizons or {}
 
         def contestant_of(trial_id):
@@ -37,7 +37,7 @@ class Play:
             return Contestant(number, plans.get(number, PLAN), horizons.get(number, math.inf), number in exempt)
 
         self.objectives, self.log = objectives, []
-        self.make = lambda: MOASHA(objectives, contestant_of, Ladder(*ladder), rank)
+        self.make = lambda: MOASHA(objectives, contestant_of, Ladder(*ladder), rank, tie)
         self.scheduler = self.make()
 
     def report(self, trial, epoch, *values, **more):
@@ -51,6 +51,14 @@ class Play:
         scheduler = self.make()
         scheduler.replay(self.log)
         return scheduler.state()
+
+
+def test_an_energy_that_is_hardly_less_keeps_no_trial_that_is_worse():
+    rows = [(0.5, 2.09), (0.4, 2.05)]  # less energy by 2 %, within one step of 10 %
+    for tie, goes_on in ((0.0, True), (0.1, False)):
+        play = Play(tie=tie)
+        assert [play.report(trial, 1, *row) for trial, row in enumerate(rows)] == [True, goes_on]
+        assert play.rebuilt() == play.scheduler.state()
 
 
 def test_rungs_worked_out_by_hand():
