@@ -1,6 +1,7 @@
 """What every trainable must do. A new one is tested by standing in this list."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -96,12 +97,17 @@ def test_a_checkpoint_of_another_network_is_an_error(trainable, tmp_path):
 
 def test_a_reused_process_gives_what_a_fresh_one_gives(trainable):
     fresh = finish(trainable(config_of(seed=7)))
-    reused = trainable(config_of(epochs=20))  # so many that what they used cannot be taken for one epoch
+    reused = trainable(config_of(epochs=40))  # which take longer than all that follows
     earlier = finish(reused)
+    start = time.perf_counter()
     assert reused.reset(config_of(seed=7))
     again = finish(reused)
     assert [row["loss"] for row in again] == [row["loss"] for row in fresh]
-    assert again[0]["kwh"] < earlier[-1]["kwh"] and again[0]["epoch"] == 1
+    assert again[0]["epoch"] == 1
+    if type(reused).__name__ == "Replay":  # in simulated time
+        assert again[0]["kwh"] < earlier[-1]["kwh"]
+    else:  # not by its energy: a moment in which the machine did something else can cost more than 40 epochs
+        assert again[-1]["train_time_s"] <= time.perf_counter() - start
     reused.stop()
 
 
