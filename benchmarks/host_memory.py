@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.machine import machine_name
-from benchmarks.turns import LEFT_ALONE, Arm
+from benchmarks.turns import LEFT_ALONE, Arm, take_turns
 from sbp_tune.config import ModelConfig, OptimizerConfig
 from sbp_tune.host_memory import keep_freed_memory
 from sbp_tune.optimizers import build_optimizer
@@ -77,9 +77,8 @@ def compare(network: tuple[str, str, int, int], steps: int, rounds: int) -> dict
     arms = [Arm("returned", make, LEFT_ALONE), Arm("kept", make)]
     for arm in arms:
         arm.start(device)
-    for round_ in range(rounds + 1):
-        for arm in arms if round_ % 2 else arms[::-1]:
-            arm.turn()
+    for _ in take_turns(arms, rounds):
+        pass
     row: dict[str, Any] = dict(zip(("model", "stem", "image_size", "batch_size"), network, strict=True))
     times = {arm.name: [turn.train_s / steps for turn in arm.turns[1:]] for arm in arms}
     ratios = [kept / returned for kept, returned in zip(times["kept"], times["returned"], strict=True)]

@@ -18,7 +18,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ import torchvision
 
 from benchmarks.loops import SHIPPED, Bare, Loop, Ours, image_folders, plain_of
 from benchmarks.machine import machine_name
-from benchmarks.turns import LEFT_ALONE, Arm
+from benchmarks.turns import LEFT_ALONE, Arm, take_turns
 from sbp_tune.config import TrainConfig
 from sbp_tune.errors import InputError
 from sbp_tune.numerics import resolve_device
@@ -64,7 +64,6 @@ def arms(options: argparse.Namespace, root: Path, device: torch.device) -> list[
     data = load_dataset(default.data)
     size = data.train.images.shape[-1]
     weights = ProfiledTraining(default).model.state_dict()
-
     workers = os.cpu_count() or 1 if options.workers is None else options.workers
     plain = partial(plain_of, default, weights, root, data, workers)
     ours = {name: partial(Ours, TrainConfig.model_validate({**base, **own})) for name, own in OURS.items()}
@@ -72,15 +71,6 @@ def arms(options: argparse.Namespace, root: Path, device: torch.device) -> list[
     made: dict[str, Callable[[], Loop]] = {"plain": plain, "plain_amp": partial(plain, fast=True), **ours, "bare": bare}
     names = ("plain", *(name for name in options.arms if name != "plain"))
     return [Arm(name, made[name], ENVIRONMENTS.get(name, {})) for name in names]
-
-
-def measure(chosen: Sequence[Arm], rounds: int) -> None:
-    """An uncounted epoch of each arm, then `rounds` counted ones, in changing order."""
-    for round_ in range(rounds + 1):
-        for arm in chosen if round_ % 2 else chosen[::-1]:
-            turn = arm.turn()
-            accuracy = "" if turn.val_accuracy is None else f", accuracy {100 * turn.val_accuracy:.1f} %"
-            print(f"epoch {round_ + 1} of {arm.name}: {turn.epoch_s:.2f} s{accuracy}", file=sys.stderr)
 
 
 def row_of(arm: Arm, plain: Arm, images: int) -> dict[str, Any]:
@@ -142,10 +132,14 @@ def main(arguments: list[str] | None = None) -> None:
             for arm in chosen:
                 arm.start(device)
             set_up_s = time.perf_counter() - start
-            measure(chosen, options.rounds)
+            for round_, arm, turn in take_turns(chosen, options.rounds):
+                accuracy = "" if turn.val_accuracy is None else f", accuracy {100 * turn.val_accuracy:.1f} %"
+                print(f"epoch {round_ + 1} of {arm.name}: {turn.epoch_s:.2f} s{accuracy}", file=sys.stderr)
+            rows = [row_of(arm, chosen[0], options.images) for arm in chosen]
+            for arm in chosen:
+                arm.close()
     except InputError as error:
         sys.exit(f"error: {error}")
-    rows = [row_of(arm, chosen[0], options.images) for arm in chosen]
     result = {**_settings(options, device), "set_up_s": round(set_up_s, 2), "arms": rows}
     text = json.dumps(result, indent=1)
     print(text if options.json else _table(rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,9 +18,8 @@ from benchmarks.loops import Loop
 from benchmarks.machine import joules
 from sbp_tune.sparsity.timing import synchronize
 
-_FORKSERVER = get_context(
-    "forkserver"
-)  # imports torch once for all arms; a fork of this process would share its threads
+# It imports torch once for all arms; a fork of this process would have locks of threads that it has not.
+_FORKSERVER = get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(["benchmarks.turns"])
 
 LEFT_ALONE = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
@@ -69,6 +68,13 @@ class Arm:
 
     def close(self) -> None:
         self._pool.shutdown()
+
+
+def take_turns(arms: Sequence[Arm], rounds: int) -> Iterator[tuple[int, Arm, Turn]]:
+    """An uncounted turn of each arm, as round 0, then `rounds` counted ones, in changing order."""
+    for round_ in range(rounds + 1):
+        for arm in arms if round_ % 2 else arms[::-1]:
+            yield round_, arm, arm.turn()
 
 
 _loop: Loop  # of an arm's process

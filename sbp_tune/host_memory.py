@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
 _NEVER = 2**31 - 1
@@ -34,10 +34,10 @@ def return_freed_memory() -> None:
         trim(0)
 
 
-def _of_glibc(name: str) -> ctypes._NamedFuncPointer | None:
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library where that is glibc: others have some of the names, for something else."""
     try:
         library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 # musl and macOS have none, and musl's malloc_trim means something else
-        return library[name]
-    except (AttributeError, OSError, TypeError):
+    except (OSError, TypeError):  # not a system with one C library for all
         return None
+    return getattr(library, name, None) if hasattr(library, "gnu_get_libc_version") else None
