@@ -66,18 +66,20 @@ class Convolution:
         return plain and on_cpu and samples * math.prod(space) <= channels
 
     def _grad_weight_by_windows(self, grad_output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """[C_out, positions] times [positions, kernel C_in]: what each position saw of x."""
+        """[C_out, positions] times what each position saw of x, in the order in which the weight lies in memory."""
         rows, columns = self.padding
         windows = functional.pad(x, (columns, columns, rows, rows))
         for axis in (2, 3):
             size, dilation = weight.shape[axis], self.dilation[axis - 2]
             windows = windows.unfold(axis, dilation * (size - 1) + 1, self.stride[axis - 2])[..., ::dilation]
         height, width = grad_output.shape[2:]
-        seen = windows[:, :, :height, :width].permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(0, 2)
+        windows = windows[:, :, :height, :width]  # [N, C_in, *positions, *kernel]
+        if weight.is_contiguous():
+            seen = windows.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)
+            return (grad_output.transpose(0, 1).flatten(1) @ seen.t()).view(weight.shape)
+        seen = windows.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(0, 2)
         product = grad_output.movedim(1, -1).flatten(0, 2).t() @ seen
-        gradient = product.view(weight.shape[0], *weight.shape[2:], weight.shape[1]).movedim(-1, 1)
-        last = weight.is_contiguous(memory_format=torch.channels_last)
-        return gradient.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return product.view(weight.shape[0], *weight.shape[2:], weight.shape[1]).movedim(-1, 1)
 
     @staticmethod
     def grad_bias(grad_output: Tensor) -> Tensor:
