@@ -240,8 +240,10 @@ def check_replayed(path, planned, may_fail):
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_killed_study_resumes_as_if_nothing_had_been(seed, tmp_path):
     chance, victim = random.Random(seed), VICTIMS[seed % len(VICTIMS)]
-    stopping = seed // len(VICTIMS) % 2 == 1  # by MO-ASHA, whose rungs must come back too
-    text = REPLAYED.replace("trials: 14", "trials: 14, scheduler: moasha") if stopping else REPLAYED
+    halving = (None, "stopping", "promotion")[seed // len(VICTIMS) % 3]  # by MO-ASHA, whose rungs must come back too
+    stopping = halving is not None
+    settings = f"trials: 14, scheduler: moasha, halving: {halving}"
+    text = REPLAYED.replace("trials: 14", settings) if stopping else REPLAYED
     path, name = killed(tmp_path, text, victim, chance, last_row=50 if stopping else 80)
     may_fail = 1 if victim == "worker" and name and not RETRIES else 0
     states = check_replayed(path, 16, may_fail)

@@ -11,16 +11,21 @@ from numpy.typing import NDArray
 from benchmarks.early_stopping.problems import Problem
 from benchmarks.early_stopping.simulation import Search, simulate
 from sbp_tune.study.scheduler import MOASHA
+from sbp_tune.study.scheduler import scheduler_of as make
 from sbp_tune.study.sections import SearchConfig
-from sbp_tune.study.stopping import ladder_of, ranked_objectives
+from sbp_tune.study.stopping import ranked_objectives
 
-SCHEDULERS: dict[str, tuple[str, float, float]] = {  # scheduler; first rung as a share of the longest training; tie
-    "none": ("none", 0, 0),
-    "asha": ("asha", 0, 0),  # after the first epoch, as by default
-    "moasha": ("moasha", 0, 0),
-    "moasha, tie 0.1": ("moasha", 0, 0.1),
-    "moasha from 1/9": ("moasha", 1 / 9, 0),
-    "moasha from 1/9, tie 0.1": ("moasha", 1 / 9, 0.1),
+SCHEDULERS: dict[str, tuple[dict[str, Any], float]] = {  # search section; first rung as a share of the longest training
+    "none": ({"scheduler": "none"}, 0),
+    "asha": ({"scheduler": "asha"}, 0),  # after the first epoch, as by default
+    "moasha": ({"scheduler": "moasha"}, 0),
+    "moasha, tie 0.1": ({"scheduler": "moasha", "tie": 0.1}, 0),
+    "moasha from 1/9": ({"scheduler": "moasha"}, 1 / 9),
+    "moasha from 1/9, tie 0.1": ({"scheduler": "moasha", "tie": 0.1}, 1 / 9),
+    "asha, promotion": ({"scheduler": "asha", "halving": "promotion"}, 0),
+    "moasha, promotion": ({"scheduler": "moasha", "halving": "promotion"}, 0),
+    "moasha, promotion, tie 0.1": ({"scheduler": "moasha", "halving": "promotion", "tie": 0.1}, 0),
+    "moasha, promotion, tie 0.2": ({"scheduler": "moasha", "halving": "promotion", "tie": 0.2}, 0),
 }
 FURTHER = 5  # times the largest budget: so far is followed what no early stopping would need
 OBJECTIVES = {"val_accuracy": "max", "kwh": "min"}
@@ -72,13 +77,10 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
 
 def scheduler_of(name: str, longest: int) -> MOASHA | None:
     """The scheduler as `search` makes it, by defaults but for grace_period and tie; of no trial it knows by itself."""
-    scheduler, share, tie = SCHEDULERS[name]
-    grace_period = max(1, math.ceil(share * longest))
-    search = SearchConfig.model_validate({"scheduler": scheduler, "grace_period": grace_period, "tie": tie})
+    section, share = SCHEDULERS[name]
+    search = SearchConfig.model_validate({**section, "grace_period": max(1, math.ceil(share * longest))})
     objectives = ranked_objectives(search, OBJECTIVES)
-    if not objectives:
-        return None
-    return MOASHA(objectives, lambda trial_id: None, ladder_of(search), search.rank, search.tie)
+    return make(search, objectives, lambda trial_id: None) if objectives else None
 
 
 def _further(sampler: str, scheduler: str) -> int:

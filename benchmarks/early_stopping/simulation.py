@@ -32,11 +32,19 @@ def simulate(proposals: Proposals, scheduler: MOASHA | None, kwh: float, workers
     search = Search()
     events: list[tuple[float, int, int, int, Curve]] = []  # time, worker, number, epoch's index, trial
 
+    waiting: dict[int, tuple[int, Curve]] = {}  # number -> the epochs it has trained, and itself
+
     def start(worker: int, now: float) -> None:
-        curve = proposals.ask()
-        if curve is not None:
-            heapq.heappush(events, (now + curve.rows[0]["epoch_time_s"], worker, search.started, 0, curve))
+        number = None if scheduler is None else scheduler.next_promoted()
+        if scheduler is not None and number is not None:
+            scheduler.promote(number)
+            epochs, curve = waiting.pop(number)
+        elif (proposed := proposals.ask()) is not None:
+            number, epochs, curve = search.started, 0, proposed
             search.started += 1
+        else:
+            return
+        heapq.heappush(events, (now + curve.rows[epochs]["epoch_time_s"], worker, number, epochs, curve))
 
     for worker in range(workers):
         start(worker, 0.0)
@@ -52,6 +60,10 @@ def simulate(proposals: Proposals, scheduler: MOASHA | None, kwh: float, workers
         elif not has_failed and (scheduler is None or scheduler.goes_on(contestant(number, curve.config), row)):
             following = now + curve.rows[index + 1]["epoch_time_s"]
             heapq.heappush(events, (following, worker, number, index + 1, curve))
+            continue
+        elif not has_failed and scheduler is not None and number in scheduler.waiting:
+            waiting[number] = index + 1, curve
+            start(worker, now)
             continue
         else:
             search.stopped += not has_failed

@@ -21,6 +21,7 @@ from sbp_tune.study.gain import Gain
 from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.settle import first_values, objective_values
 from sbp_tune.study.spending import Spending, Spent, elapsed_s
+from sbp_tune.study.states import waits
 from sbp_tune.study.storage import attempts, open_study
 from sbp_tune.units import readable_energy
 
@@ -186,6 +187,7 @@ class BudgetKeeper(Stopper):
         """Takes up the trials that have ended since it was called last."""
         trials = self._storage.get_trials(deepcopy=False)
         ended = [trials[number] for number in self._running if trials[number].state.is_finished()]
+        self._running -= {number for number in self._running if waits(trials[number])}
         self._running -= {trial.number for trial in ended}
         if failed := [trial.number for trial in ended if trial.state == TrialState.FAIL]:
             self._bill(failed)  # of the epoch in which it failed it reported nothing

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from sbp_tune.study.recorder import cause_of, number_in, reason
 from sbp_tune.study.retries import is_death, lost_attempts
+from sbp_tune.study.states import waits
 from sbp_tune.study.storage import attempts, open_study, trial_of
 from sbp_tune.units import readable_energy
 
@@ -54,6 +55,7 @@ class Progress(Callback):
         self._on_front: dict[int, _Row] = {}  # of the trials of this start, those on the front, newest last
         self._ended: Counter[str] = Counter()  # state -> trials
         self._kwh_ended = 0.0
+        self._waiting: dict[int, float] = {}  # trial -> its kWh, where it waits at a rung
         self._live: Live | None = None
         self._front: dict[int, list[float]] = {}  # trial -> its objectives, smaller is better
         self._started = time.monotonic()
@@ -70,7 +72,8 @@ class Progress(Callback):
             self._live.start()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._show(self._row(trial, "runs"), "started")
+        self._waiting.pop(number_in(trial), None)
+        self._show(self._row(trial, "runs"), "goes on" if trial.config["lease"]["attempt"] else "started")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -81,6 +84,12 @@ class Progress(Callback):
         self._show(row)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if waits(trial_of(self._study, number_in(trial))):
+            row = self._row(trial, "waits")
+            del self._rows[trial.trial_id]  # as below
+            self._waiting[row.number] = row.kwh
+            self._show(row, row.state)
+            return
         fully_trained = trial.last_result.get("fully_trained")
         self._end(trial, "complete" if fully_trained else "stopped")
 
@@ -157,9 +166,10 @@ class Progress(Callback):
     def _table(self) -> Table:
         running = list(self._rows.values())
         shown = [*self._latest, *self._on_front.values()][-_FINISHED_ROWS:]
-        kwh = readable_energy(self._kwh_ended + sum(row.kwh for row in running))
+        kwh = readable_energy(self._kwh_ended + sum(self._waiting.values()) + sum(row.kwh for row in running))
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        counts = f"{self._ended.total()} of {self._total} trials ended, {len(running)} running"
+        waiting = f", {len(self._waiting)} waiting" if self._waiting else ""
+        counts = f"{self._ended.total()} of {self._total} trials ended, {len(running)} running{waiting}"
         caption = f"{counts}, {self._ended['failed']} failed; {kwh}; "
         table = Table(caption=f"{caption}front: {len(self._front)}; {minutes}:{seconds:02d}", caption_justify="left")
         for name in ("trial", "estimator", "state", "epoch", "val_accuracy", "energy", "front"):

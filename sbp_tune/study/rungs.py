@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sbp_tune.study.ranking import ahead
+
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -70,6 +72,17 @@ class Rung:
         are_rivals = rows[:, 0] >= rows[own, 0]
         are_rivals[own] = False
         return np.vstack([rows[are_rivals, 1:], rows[own, 1:]])  # a copy: the table can grow again
+
+    def ahead(self, reduction_factor: float, rank: str) -> list[int]:
+        """The trials that may go on from here where trials wait, the first first; each compared with its rivals."""
+        rows = np.frombuffer(self._table).reshape(-1, self.objectives + 1).copy()
+        numbers, places = self.numbers, dict[int, float]()
+        for horizon in np.unique(rows[:, 0]):
+            rivals = np.flatnonzero(rows[:, 0] >= horizon)
+            for place, row in enumerate(ahead(rows[rivals, 1:], reduction_factor, rank)):
+                if rows[rivals[row], 0] == horizon:
+                    places[numbers[rivals[row]]] = place / len(rivals)
+        return sorted(places, key=places.__getitem__)
 
     def rows(self) -> list[list[float]]:
         """Horizon and costs of each trial, in the order of `numbers`."""

@@ -108,8 +108,9 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
     nodes.tell(path, say("nodes"))
     unsaved = UnsavedEpochs(path, say("checkpoints"))
     budget = BudgetKeeper(study, path, say("budget"))
+    scheduler = make_scheduler(study, path)
     searcher = (
-        OptunaSearcher(study, path, budget.admits, nodes)
+        OptunaSearcher(study, path, budget.admits, nodes, scheduler)
         if confirm is None
         else BlockSearcher(study, path, confirm, nodes)
     )
@@ -120,7 +121,7 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
         placed(keeping_checkpoints(logged(load_trainable(study.trainable)), path), study),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
-            scheduler=make_scheduler(study, path),
+            scheduler=scheduler,
             num_samples=-1,  # the searcher knows when all are proposed, however often the study was resumed
             max_concurrent_trials=study.file.search.concurrent or study.total_trials,  # at most: the searcher knows
             reuse_actors=True,  # importing torch costs seconds a process

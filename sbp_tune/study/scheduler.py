@@ -24,6 +24,7 @@ from sbp_tune.study.epochs import read_log
 from sbp_tune.study.file import Study
 from sbp_tune.study.ranking import is_kept
 from sbp_tune.study.rungs import Ladder, Rung
+from sbp_tune.study.sections import SearchConfig
 from sbp_tune.study.stopping import ladder_of, ranked_objectives
 from sbp_tune.study.storage import attempts, number_of, open_study, trial_of
 from sbp_tune.study.ties import tied
@@ -64,6 +65,7 @@ class MOASHA(FIFOScheduler):
         self._rungs: dict[tuple[int, int], Rung] = {}  # by bracket and epoch
         self._entered: dict[tuple[int, int], int] = {}  # bracket and trial -> the epoch of the last rung it entered
         self.stopped: dict[int, int] = {}  # trial -> the epoch at which it was decided to stop it
+        self.waiting: dict[int, tuple[int, int]] = {}  # trial -> bracket and epoch of the rung where it waits
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """False, an error in Ray, where the tuner names a metric: the objectives are the study's."""
@@ -94,24 +96,33 @@ class MOASHA(FIFOScheduler):
             return False
         if costs is None or epoch >= contestant.epochs or result.get("fully_trained"):
             return True
-        kept = True
+        stays = True
         for bracket in range(self._ladder.brackets) if contestant.exempt else [self._ladder.bracket_of(number)]:
             level = max(self._ladder.below(bracket, epoch + 1), default=0)
-            if level > self._entered.get((bracket, number), 0):
+            if enters := level > self._entered.get((bracket, number), 0):
                 self._entered[bracket, number] = epoch
                 rung = self._rungs.setdefault((bracket, epoch), Rung(len(self._signs)))
                 rung.enter(number, contestant.horizon, costs)
-            kept = contestant.exempt or self._is_kept(bracket, number)
-        if not kept:
-            self.stopped[number] = epoch
-        return kept
+            stays = contestant.exempt or self._stays(bracket, number, epoch, enters)
+        return stays
 
-    def _is_kept(self, bracket: int, number: int) -> bool:
-        """Whether a trial is still ahead at the last rung that it entered: others have come there after it."""
+    def next_promoted(self) -> int | None:
+        """Which of the trials that wait is to go on; None where none is, and always where none waits."""
+        return None
+
+    def promote(self, number: int) -> None:
+        """The trial goes on."""
+
+    def _stays(self, bracket: int, number: int, epoch: int, enters: bool) -> bool:
+        """Whether a trial goes on now. Here: whether it is ahead at the last rung that it entered, where others have
+        come after it."""
         entered = self._entered.get((bracket, number))
         if entered is None:
             return True
-        return is_kept(self._rungs[bracket, entered].rivals(number), self._ladder.reduction_factor, self._rank)
+        rivals = self._rungs[bracket, entered].rivals(number)
+        if not is_kept(rivals, self._ladder.reduction_factor, self._rank):
+            self.stopped[number] = epoch
+        return number not in self.stopped
 
     def _costs(self, result: dict[str, Any]) -> list[float] | None:
         """The objectives, smaller is better; None if one is missing or not a finite number."""
@@ -129,6 +140,7 @@ class MOASHA(FIFOScheduler):
             "rungs": [[*key, rung.numbers, rung.rows()] for key, rung in self._rungs.items()],
             "entered": [[*key, epoch] for key, epoch in self._entered.items()],
             "stopped": list(self.stopped.items()),
+            "waiting": [[number, *rung] for number, rung in self.waiting.items()],
         }
 
     def save(self, checkpoint_path: str) -> None:
@@ -143,6 +155,7 @@ class MOASHA(FIFOScheduler):
                 rung.enter(number, horizon, costs)
         self._entered = {(bracket, number): epoch for bracket, number, epoch in state["entered"]}
         self.stopped = dict(state["stopped"])
+        self.waiting = {number: (bracket, epoch) for number, bracket, epoch in state["waiting"]}
 
     def debug_string(self) -> str:
         rungs = ", ".join(
@@ -157,9 +170,23 @@ def make_scheduler(study: Study, path: Path) -> MOASHA | None:
     objectives = ranked_objectives(search, study.objectives)
     if not objectives:
         return None
-    scheduler = MOASHA(objectives, _Contestants(open_study(path)), ladder_of(search), search.rank, search.tie)
+    storage = open_study(path)
+    scheduler = scheduler_of(search, objectives, _Contestants(storage))
     scheduler.replay(read_log(path))
+    for trial in storage.get_trials(deepcopy=False):
+        if trial.state.is_finished():
+            scheduler.waiting.pop(trial.number, None)  # when the study had ended, nobody waited any more
     return scheduler
+
+
+def scheduler_of(
+    search: SearchConfig, objectives: dict[str, str], contestant_of: Callable[[str], Contestant | None]
+) -> MOASHA:
+    """The scheduler by the search section, before the first result."""
+    from sbp_tune.study.promotion import Promotion
+
+    kind = Promotion if search.halving == "promotion" else MOASHA
+    return kind(objectives, contestant_of, ladder_of(search), search.rank, search.tie)
 
 
 class _Contestants:

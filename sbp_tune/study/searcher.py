@@ -8,7 +8,7 @@ unfinished there is the first to be suggested again, as a new attempt from its l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from sbp_tune.study.ledger import metering_place
 from sbp_tune.study.nodes import TrialNodes
 from sbp_tune.study.retries import died, rests
 from sbp_tune.study.samplers import make_sampler
+from sbp_tune.study.scheduler import MOASHA
 from sbp_tune.study.settle import baseline_problem, is_held, settle
+from sbp_tune.study.states import note_waiting
 from sbp_tune.study.storage import attempts, open_study, set_attribute, trial_of
 
 Admits = Callable[[str, int, dict[str, Any]], Verdict]
@@ -39,16 +41,28 @@ class OptunaSearcher(Searcher):
 
     admits: the budget's say on a trial, by Ray's id, number and config; one that has to wait is asked about again.
     nodes: where trials may run, and how many at a time; None: anywhere, and Ray limits them.
+    scheduler: at whose rungs trials may wait; those that it promotes go on before any other is proposed.
     """
 
-    def __init__(self, study: Study, path: Path, admits: Admits | None = None, nodes: TrialNodes | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        path: Path,
+        admits: Admits | None = None,
+        nodes: TrialNodes | None = None,
+        scheduler: MOASHA | None = None,
+    ) -> None:
         super().__init__(metric=list(study.objectives), mode=list(study.objectives.values()))
-        self._study, self._path, self._admits, self._nodes = study, path, admits, nodes
+        self._study, self._path, self._admits, self._nodes, self._scheduler = study, path, admits, nodes, scheduler
         self._optuna = open_study(path)
         started = _started(self._optuna)
         self._optuna.sampler = study_sampler(study, len(started))
         self._mine: dict[str, int] = {}  # Ray's ids of the attempts that this searcher started, and their trials
         self._running: set[str] = set()  # those of them that have not ended, whether they have begun or not
+        self._waited: set[str] = set()  # those of them that ended at a rung, where their trials waited
+        for trial in started:
+            if trial.state == TrialState.RUNNING:  # a crash came between the scheduler's decision and its note
+                note_waiting(self._optuna, trial.number, trial.number in self._waiting)
         self._closed = False
         self._seen = Seen(study, started)
         left = [attempt for trial in started if trial.state == TrialState.RUNNING for attempt in attempts(trial)]
@@ -71,9 +85,9 @@ class OptunaSearcher(Searcher):
         while config is None:
             started = _started(self._optuna)
             unfinished = [trial for trial in started if trial.state == TrialState.RUNNING]
-            trial = next((t for t in unfinished if self._can_go_on(t)), None)
+            trial = next((t for t in unfinished if self._can_go_on(t)), None) or self._promoted(unfinished)
             if trial is None and self._is_complete(started):
-                return None if unfinished else str(Searcher.FINISHED)
+                return str(Searcher.FINISHED) if all(t.number in self._waiting for t in unfinished) else None
             if full:
                 return None
             self._seen.note_what_does_not_fit(started)
@@ -81,11 +95,15 @@ class OptunaSearcher(Searcher):
             config = self._config(number)
         answer = Verdict.START if self._admits is None else self._admits(trial_id, number, config)
         if answer is not Verdict.START:
-            goes_on = answer is Verdict.WAIT or any(self._mine.keys() & set(attempts(trial)) for trial in unfinished)
+            mine = self._mine.keys() - self._waited
+            goes_on = answer is Verdict.WAIT or any(mine & set(attempts(trial)) for trial in unfinished)
             return None if goes_on else str(Searcher.FINISHED)
         before = attempts(trial_of(self._optuna, number))
         checkpoints = [path for attempt in reversed(before) for path in checkpoints_of(self._path, attempt)]
         set_attribute(self._optuna, number, "attempts", [*before, trial_id])
+        if self._scheduler is not None and number in self._waiting:
+            self._scheduler.promote(number)
+            note_waiting(self._optuna, number, False)
         self._mine[trial_id] = number
         self._running.add(trial_id)
         lease: dict[str, Any] = {"folder": metering_place(self._path), "trial": str(number), "attempt": len(before)}
@@ -104,7 +122,12 @@ class OptunaSearcher(Searcher):
         """Tells Optuna how a trial ended. An error is told by the callback that knows its reason."""
         self._running.discard(trial_id)
         number = self._mine.get(trial_id)
-        if number is not None and not error:
+        if number is None or error:
+            return
+        if number in self._waiting:
+            self._waited.add(trial_id)
+            note_waiting(self._optuna, number, True)
+        else:
             settle(self._optuna, number, result, self._study)
 
     def close(self) -> None:
@@ -127,8 +150,19 @@ class OptunaSearcher(Searcher):
         return self._optuna.ask().number
 
     def _can_go_on(self, trial: FrozenTrial) -> bool:
-        """Whether an unfinished trial can begin its next attempt: none runs, and it is not to rest."""
-        return not self._mine.keys() & set(attempts(trial)) - died(trial) and not is_held(trial) and not rests(trial)
+        """Whether an unfinished trial can begin its next attempt: none runs, and it is neither to rest nor to wait."""
+        live = self._mine.keys() & set(attempts(trial)) - died(trial) - self._waited
+        return not (live or is_held(trial) or rests(trial) or trial.number in self._waiting)
+
+    @property
+    def _waiting(self) -> Collection[int]:
+        """Trials that wait for others at a rung."""
+        return () if self._scheduler is None else self._scheduler.waiting
+
+    def _promoted(self, unfinished: list[FrozenTrial]) -> FrozenTrial | None:
+        """The trial that waits and is to go on now, if there is one."""
+        number = None if self._scheduler is None else self._scheduler.next_promoted()
+        return next((trial for trial in unfinished if trial.number == number), None)
 
     def _is_complete(self, started: list[FrozenTrial]) -> bool:
         """Whether nothing is left to propose, for whatever reason."""

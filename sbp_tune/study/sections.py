@@ -59,6 +59,11 @@ class SearchConfig(Section):
         description="what stops hopeless trials early; moasha: behind in all objectives; asha: in quality alone; "
         "baselines always train to their end",
     )
+    halving: Literal["stopping", "promotion"] = Field(
+        "stopping",
+        description="stopping: a trial goes on until it is behind; promotion: it waits at each rung, and the best of "
+        "those that wait go on",
+    )
     grace_period: int = Field(1, ge=1, description="epochs before a trial may be stopped")
     reduction_factor: float = Field(
         3.0, ge=1.1, le=100, description="1 of so many goes on at a rung; the next rung is as many times later"

@@ -27,7 +27,9 @@ def ranked_objectives(search: SearchConfig, objectives: dict[str, str]) -> dict[
 def scheduler_problems(search: SearchConfig, objectives: dict[str, str], longest: int) -> list[str]:
     """What would do nothing in a search whose longest proposed training is of so many epochs."""
     if search.scheduler == "none":  # not by what is written there: a resolved file names every default
-        idle = {name: getattr(search, name) for name in ("grace_period", "reduction_factor", "brackets", "rank")}
+        idle = {
+            name: getattr(search, name) for name in ("halving", "grace_period", "reduction_factor", "brackets", "rank")
+        }
         return [
             f"search.{name}: found {value}, but search.scheduler is none, which stops no trial"
             for name, value in idle.items()

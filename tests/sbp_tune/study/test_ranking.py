@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sbp_tune.study.ranking import SPREADS, crowding, epsilon_net, is_kept, place
+from sbp_tune.study.ranking import SPREADS, ahead, crowding, epsilon_net, is_kept, place
 
 ranks = st.sampled_from(sorted(SPREADS))
 factors = st.floats(1.1, 8)
@@ -55,11 +55,22 @@ def test_places_are_a_ranking_in_which_dominance_comes_first(costs, rank):
     rows = [tuple(row) for row in costs.tolist()]
     assert sorted(places) == sorted(min(places[i] for i in range(len(rows)) if rows[i] == row) for row in rows)
     for mine, row in zip(places, rows, strict=True):
-        ahead = sum(1 for theirs in places if theirs < mine)
-        assert mine == ahead, "so many are ahead as have a better place"
+        better = sum(1 for theirs in places if theirs < mine)
+        assert mine == better, "so many are ahead as have a better place"
         for theirs, other in zip(places, rows, strict=True):
             if is_below(other, row):
                 assert theirs < mine
+
+
+@given(rungs(), factors, ranks)
+def test_those_ahead_are_the_first_by_place_and_whom_none_dominates(costs, factor, rank):
+    found, kept = ahead(costs, factor, rank), math.floor(len(costs) / factor)
+    assert len(set(found)) == len(found)
+    turned = [np.roll(costs, -1 - index, axis=0) for index in range(len(costs))]
+    places = [place(rows, rank) for rows in turned]
+    expected = {i for i, rows in enumerate(turned) if kept and (places[i] < kept or dominating(rows) == 0)}
+    assert set(found) == expected
+    assert [places[i] for i in found] == sorted(places[i] for i in found)
 
 
 @given(rungs(), ranks, st.integers(-20, 20))
