@@ -101,9 +101,13 @@ def runs_of(client, experiment="followed"):
     return {run.info.run_name: run for run in runs}
 
 
-def test_mlflow_has_every_trial_with_its_settings_curves_and_end(server, file, tmp_path, ray_address, monkeypatch):
+@pytest.mark.parametrize("halving", ["stopping", "promotion"])  # of which one begins runs again that had ended
+def test_mlflow_has_every_trial_with_its_settings_curves_and_end(
+    server, file, tmp_path, ray_address, monkeypatch, halving
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-    result = run(app, ["search", file, "--simulate", "--results", str(tmp_path), "--set", "search.trackers=[mlflow]"])
+    settings = ["--set", "search.trackers=[mlflow]", "--set", f"search.halving={halving}"]
+    result = run(app, ["search", file, "--simulate", "--results", str(tmp_path), *settings])
     assert result.exit_code == 0 and "warning" not in result.output, result.output
     study, client = load_study(tmp_path / "followed"), client_of(server)
     assert {"complete", "stopped"} == set(study.trials["state"])  # else it shows less than it is to show
