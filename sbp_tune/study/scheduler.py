@@ -114,8 +114,7 @@ class MOASHA(FIFOScheduler):
         """The trial goes on."""
 
     def _stays(self, bracket: int, number: int, epoch: int, enters: bool) -> bool:
-        """Whether a trial goes on now. Here: whether it is ahead at the last rung that it entered, where others have
-        come after it."""
+        """Whether a trial is ahead at the last rung that it entered, now or before: others have come there after it."""
         entered = self._entered.get((bracket, number))
         if entered is None:
             return True
@@ -170,12 +169,8 @@ def make_scheduler(study: Study, path: Path) -> MOASHA | None:
     objectives = ranked_objectives(search, study.objectives)
     if not objectives:
         return None
-    storage = open_study(path)
-    scheduler = scheduler_of(search, objectives, _Contestants(storage))
+    scheduler = scheduler_of(search, objectives, _Contestants(open_study(path)))
     scheduler.replay(read_log(path))
-    for trial in storage.get_trials(deepcopy=False):
-        if trial.state.is_finished():
-            scheduler.waiting.pop(trial.number, None)  # when the study had ended, nobody waited any more
     return scheduler
 
 

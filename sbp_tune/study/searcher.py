@@ -160,9 +160,13 @@ class OptunaSearcher(Searcher):
         return () if self._scheduler is None else self._scheduler.waiting
 
     def _promoted(self, unfinished: list[FrozenTrial]) -> FrozenTrial | None:
-        """The trial that waits and is to go on now, if there is one."""
-        number = None if self._scheduler is None else self._scheduler.next_promoted()
-        return next((trial for trial in unfinished if trial.number == number), None)
+        """The trial that waits and is to go on now, if there is one; not while Ray still ends its last attempt."""
+        while self._scheduler is not None and (number := self._scheduler.next_promoted()) is not None:
+            trial = next((trial for trial in unfinished if trial.number == number), None)
+            if trial is not None:
+                return None if self._running & set(attempts(trial)) else trial
+            self._scheduler.promote(number)  # from where nobody waits any more: it failed, or its study had ended
+        return None
 
     def _is_complete(self, started: list[FrozenTrial]) -> bool:
         """Whether nothing is left to propose, for whatever reason."""

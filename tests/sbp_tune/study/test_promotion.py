@@ -272,14 +272,30 @@ def test_a_budget_that_is_used_up_ends_a_search_in_which_others_wait(start):
     assert search.searcher.suggest("d") == Searcher.FINISHED
 
 
-def test_nobody_waits_any_more_in_a_study_that_has_ended(start):
+@pytest.mark.parametrize("state", [TrialState.PRUNED, TrialState.FAIL])
+def test_who_waited_and_has_ended_holds_up_nobody(start, state):
+    search = start()
+    for name in "abcd":
+        search.searcher.suggest(name)
+    assert not search.report("c", 1, 0.4, 3.1) and not search.report("d", 1, 0.3, 3.2)
+    search.scheduler.next_promoted = lambda: min(search.scheduler.waiting, default=None)
+    open_study(search.path).tell(2, state=state)
+    assert search.searcher.suggest("d2")["lease"] == {
+        "folder": str(search.path / "energy"), "trial": "3", "attempt": 1,
+    }  # fmt: skip
+
+
+def test_a_trial_whose_last_attempt_has_not_ended_yet_is_not_begun_again(start):
+    """Ray ends a trial some time after the scheduler has said so: a checkpoint is still being saved, say."""
     search = start()
     for name in "abc":
         search.searcher.suggest(name)
-    assert not search.report("c", 1, 0.4, 3.1)
-    storage = open_study(search.path)
-    storage.tell(2, state=TrialState.PRUNED)
-    assert make_scheduler(search.study, search.path).waiting == {}
+    row = {"trial_id": "c", "epoch": 1, "val_accuracy": 0.4, "kwh": 3.1}
+    search.scheduler.on_trial_result(None, SimpleNamespace(trial_id="c"), row)
+    search.scheduler.next_promoted = lambda: min(search.scheduler.waiting, default=None)
+    assert search.searcher.suggest("d")["lease"]["trial"] == "3"
+    search.searcher.on_trial_complete("c", row)
+    assert search.searcher.suggest("c2")["lease"]["trial"] == "2"
 
 
 PLAYED = """
