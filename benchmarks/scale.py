@@ -39,13 +39,15 @@ from rich.console import Console
 from benchmarks.machine import machine_name
 from sbp_tune.config import TrainConfig
 from sbp_tune.study import launch
+from sbp_tune.study.checkpoints import RAY
 from sbp_tune.study.event_log import EventLog
 from sbp_tune.study.file import Study, load_study_file
 from sbp_tune.study.lock import only_writer
 from sbp_tune.study.progress import Progress
 from sbp_tune.study.prometheus import Prometheus
-from sbp_tune.study.recorder import Recorder
-from sbp_tune.study.scheduler import MOASHA, make_scheduler
+from sbp_tune.study.recorder import Recorder, number_in
+from sbp_tune.study.scheduler import MOASHA
+from sbp_tune.study.schedulers import make_scheduler
 from sbp_tune.study.searcher import OptunaSearcher
 from sbp_tune.study.sections import SimulateConfig
 from sbp_tune.study.watching import Watching
@@ -133,9 +135,9 @@ class Cluster:
     """Stands for Ray's controller and its actors: the same calls in the same order, in simulated time."""
 
     def __init__(self, study: Study, path: Path, concurrent: int) -> None:
-        self._concurrent = concurrent
-        self._searcher = OptunaSearcher(study, path)
+        self._concurrent, self._path = concurrent, path
         self._scheduler = make_scheduler(study, path)
+        self._searcher = OptunaSearcher(study, path, scheduler=self._scheduler)
         self._recorder = Recorder(study, path, stop=lambda: None)
         self._progress = Progress(path, study.total_trials, console=Console(file=io.StringIO()))
         self._watching = Watching(path)
@@ -186,6 +188,8 @@ class Cluster:
         if not (row["done"] or stopped):
             self._train(trial, trainable)
             return
+        if self._scheduler is not None and number_in(trial) in self._scheduler.waiting:
+            trainable.save(str(self._path / RAY / trial.trial_id / "checkpoint_000000"))
         self._searcher.on_trial_complete(trial.trial_id, result)
         self._progress.on_trial_complete(0, [], trial)
         self._watching.on_trial_complete(0, [], trial)

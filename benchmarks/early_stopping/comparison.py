@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.early_stopping.problems import Problem
 from benchmarks.early_stopping.simulation import Search, simulate
 from sbp_tune.study.scheduler import MOASHA
-from sbp_tune.study.scheduler import scheduler_of as make
+from sbp_tune.study.schedulers import scheduler_of as make
 from sbp_tune.study.sections import SearchConfig
 from sbp_tune.study.stopping import ranked_objectives
 

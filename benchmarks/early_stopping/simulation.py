@@ -6,7 +6,8 @@ import heapq
 from dataclasses import dataclass, field
 
 from benchmarks.early_stopping.problems import Curve, Proposals
-from sbp_tune.study.scheduler import MOASHA, contestant
+from sbp_tune.study.scheduler import MOASHA
+from sbp_tune.study.schedulers import contestant
 
 
 @dataclass

@@ -167,7 +167,7 @@ def _exists(path: Path) -> InputError:
 
 def _settle_ended(study: Study, path: Path) -> None:
     """Tells the storage of trials that were trained, or that the scheduler had stopped, just when the driver died."""
-    from sbp_tune.study.scheduler import make_scheduler
+    from sbp_tune.study.schedulers import make_scheduler
     from sbp_tune.study.settle import settle
 
     storage, scheduler = open_study(path), make_scheduler(study, path)

@@ -75,7 +75,7 @@ def _run(study: Study, path: Path, nodes: TrialNodes, cross_checked: bool, watch
     from sbp_tune.study.progress import Progress
     from sbp_tune.study.ray_errors import understand_lost_workers
     from sbp_tune.study.recorder import Recorder
-    from sbp_tune.study.scheduler import make_scheduler
+    from sbp_tune.study.schedulers import make_scheduler
     from sbp_tune.study.searcher import OptunaSearcher
     from sbp_tune.study.timeouts import EpochWatch, kill_worker
     from sbp_tune.study.watchers import begin

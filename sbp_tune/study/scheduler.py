@@ -17,16 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from sbp_tune.study.epochs import read_log
-from sbp_tune.study.file import Study
 from sbp_tune.study.ranking import is_kept
 from sbp_tune.study.rungs import Ladder, Rung
-from sbp_tune.study.sections import SearchConfig
-from sbp_tune.study.stopping import ladder_of, ranked_objectives
-from sbp_tune.study.storage import attempts, number_of, open_study, trial_of
 from sbp_tune.study.ties import tied
 
 
@@ -161,49 +155,3 @@ class MOASHA(FIFOScheduler):
             f"bracket {bracket} epoch {epoch}: {len(rung.numbers)}" for (bracket, epoch), rung in self._rungs.items()
         )
         return f"MOASHA: {len(self.stopped)} trials stopped; trials at rungs: {rungs or 'none'}"
-
-
-def make_scheduler(study: Study, path: Path) -> MOASHA | None:
-    """The scheduler that a study file names, as it was when the study in this directory was left; None for none."""
-    search = study.file.search
-    objectives = ranked_objectives(search, study.objectives)
-    if not objectives:
-        return None
-    scheduler = scheduler_of(search, objectives, _Contestants(open_study(path)))
-    scheduler.replay(read_log(path))
-    return scheduler
-
-
-def scheduler_of(
-    search: SearchConfig, objectives: dict[str, str], contestant_of: Callable[[str], Contestant | None]
-) -> MOASHA:
-    """The scheduler by the search section, before the first result."""
-    from sbp_tune.study.promotion import Promotion
-
-    kind = Promotion if search.halving == "promotion" else MOASHA
-    return kind(objectives, contestant_of, ladder_of(search), search.rank, search.tie)
-
-
-class _Contestants:
-    """Trials of a study by Ray's ids of their attempts."""
-
-    def __init__(self, storage: optuna.Study) -> None:
-        self._storage = storage
-        self._known = {
-            attempt: _of_trial(trial) for trial in storage.get_trials(deepcopy=False) for attempt in attempts(trial)
-        }
-
-    def __call__(self, trial_id: str) -> Contestant | None:
-        if trial_id not in self._known and (number := number_of(self._storage, trial_id)) is not None:
-            self._known[trial_id] = _of_trial(trial_of(self._storage, number))
-        return self._known.get(trial_id)
-
-
-def _of_trial(trial: optuna.trial.FrozenTrial) -> Contestant:
-    return contestant(trial.number, trial.user_attrs["config"], exempt="baseline" in trial.user_attrs)
-
-
-def contestant(number: int, config: dict[str, Any], exempt: bool = False) -> Contestant:
-    """What the scheduler has to know of a trial, by its complete config."""
-    steady = config["lr_schedule"]["name"] == "constant" and not config["sparsity"].get("dense_tail")
-    return Contestant(number, config["epochs"], math.inf if steady else config["epochs"], exempt)

@@ -20,7 +20,8 @@ from sbp_tune.study.promotion import Promotion
 from sbp_tune.study.results import load_study
 from sbp_tune.study.retries import note_death
 from sbp_tune.study.rungs import Ladder
-from sbp_tune.study.scheduler import Contestant, make_scheduler
+from sbp_tune.study.scheduler import Contestant
+from sbp_tune.study.schedulers import make_scheduler
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
 from sbp_tune.study.states import state_of, waits
 from sbp_tune.study.storage import attempts, create_study, open_study, set_attribute

@@ -18,7 +18,8 @@ from sbp_tune.study.launch import _settle_ended
 from sbp_tune.study.ledger import study_bill
 from sbp_tune.study.results import load_study
 from sbp_tune.study.rungs import Ladder
-from sbp_tune.study.scheduler import MOASHA, Contestant, make_scheduler
+from sbp_tune.study.scheduler import MOASHA, Contestant
+from sbp_tune.study.schedulers import make_scheduler
 from sbp_tune.study.searcher import OptunaSearcher, enqueue_fixed_points
 from sbp_tune.study.storage import create_study, open_study
 
