@@ -3,10 +3,10 @@
     python -m benchmarks.early_stopping
 
 Four workers train the same proposals without early stopping, under ASHA on accuracy and under MO-ASHA, by the
-defaults of a study file, with a later first rung and with energies that tie, until as much energy is used as 10 and 20
-of the longest dense control take; only fully trained trials count. The problems are the analytic response on the space
-of search_spaces/resnet18_cifar10.yaml, scored without noise, and three tables of trials recorded on a CPU (see
-../data/README.md), each of which is proposed once.
+defaults of a study file, with a later first rung, with energies that tie and with trials that wait, until as much
+energy is used as 10 and 20 of the longest dense control take; only fully trained trials count. The problems are the
+analytic response on the space of search_spaces/resnet18_cifar10.yaml, scored without noise, and three tables of trials
+recorded on a CPU (see ../data/README.md), each of which is proposed once.
 """
 
 from __future__ import annotations

@@ -19,12 +19,9 @@ SCHEDULERS: dict[str, tuple[dict[str, Any], float]] = {  # search section; first
     "none": ({"scheduler": "none"}, 0),
     "asha": ({"scheduler": "asha"}, 0),  # after the first epoch, as by default
     "moasha": ({"scheduler": "moasha"}, 0),
-    "moasha, tie 0.1": ({"scheduler": "moasha", "tie": 0.1}, 0),
+    "moasha, tie 0.2": ({"scheduler": "moasha", "tie": 0.2}, 0),
     "moasha from 1/9": ({"scheduler": "moasha"}, 1 / 9),
-    "moasha from 1/9, tie 0.1": ({"scheduler": "moasha", "tie": 0.1}, 1 / 9),
-    "asha, promotion": ({"scheduler": "asha", "halving": "promotion"}, 0),
     "moasha, promotion": ({"scheduler": "moasha", "halving": "promotion"}, 0),
-    "moasha, promotion, tie 0.1": ({"scheduler": "moasha", "halving": "promotion", "tie": 0.1}, 0),
     "moasha, promotion, tie 0.2": ({"scheduler": "moasha", "halving": "promotion", "tie": 0.2}, 0),
 }
 FURTHER = 5  # times the largest budget: so far is followed what no early stopping would need
@@ -80,7 +77,7 @@ def scheduler_of(name: str, longest: int) -> MOASHA | None:
     section, share = SCHEDULERS[name]
     search = SearchConfig.model_validate({**section, "grace_period": max(1, math.ceil(share * longest))})
     objectives = ranked_objectives(search, OBJECTIVES)
-    return make(search, objectives, lambda trial_id: None) if objectives else None
+    return make(search, objectives, lambda trial_id: None, longest) if objectives else None
 
 
 def _further(sampler: str, scheduler: str) -> int:

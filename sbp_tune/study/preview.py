@@ -56,13 +56,14 @@ def print_preview(study: Study, path: Path, address: str | None, console: Consol
 
 def _print_rungs(study: Study, console: Console) -> None:
     search = study.file.search
+    ladder = ladder_of(search, study.longest_training)
     which = ", of those that wait," if search.halving == "promotion" else ""
     console.print(
-        f"Scheduler {search.scheduler}: about 1 trial in {search.reduction_factor:g}{which} goes on after",
+        f"Scheduler {search.scheduler}: about 1 trial in {ladder.reduction_factor:.3g}{which} goes on after",
         highlight=False,
     )
     for bracket in range(search.brackets):
-        rungs = ladder_of(search).below(bracket, study.longest_training)
+        rungs = ladder.below(bracket, study.longest_training)
         console.print(f"  epochs {', '.join(map(str, rungs))}", highlight=False)
 
 

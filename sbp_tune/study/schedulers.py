@@ -24,17 +24,17 @@ def make_scheduler(study: Study, path: Path) -> MOASHA | None:
     objectives = ranked_objectives(search, study.objectives)
     if not objectives:
         return None
-    scheduler = scheduler_of(search, objectives, _Contestants(open_study(path)))
+    scheduler = scheduler_of(search, objectives, _Contestants(open_study(path)), study.longest_training)
     scheduler.replay(read_log(path))
     return scheduler
 
 
 def scheduler_of(
-    search: SearchConfig, objectives: dict[str, str], contestant_of: Callable[[str], Contestant | None]
+    search: SearchConfig, objectives: dict[str, str], contestant_of: Callable[[str], Contestant | None], longest: int
 ) -> MOASHA:
-    """The scheduler by the search section, before the first result."""
+    """The scheduler by the search section, before the first result. longest: epochs that a trial may train."""
     kind = Promotion if search.halving == "promotion" else MOASHA
-    return kind(objectives, contestant_of, ladder_of(search), search.rank, search.tie)
+    return kind(objectives, contestant_of, ladder_of(search, longest), search.rank, search.tie)
 
 
 class _Contestants:

@@ -65,8 +65,11 @@ class SearchConfig(Section):
         "those that wait go on",
     )
     grace_period: int = Field(1, ge=1, description="epochs before a trial may be stopped")
-    reduction_factor: float = Field(
-        3.0, ge=1.1, le=100, description="1 of so many goes on at a rung; the next rung is as many times later"
+    reduction_factor: float | None = Field(
+        None,
+        ge=1.1,
+        le=100,
+        description="1 of so many goes on at a rung; the next rung is as many times later; none: as makes three rungs",
     )
     brackets: int = Field(1, ge=1, description="groups of trials, each with a later first rung than the one before")
     rank: Literal["epsnet", "crowding"] = Field("epsnet", description="moasha only: who is ahead within a front")

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 COSTS = ("kwh", "co2_kg", "train_time_s", "tflop")
 
 
-def ladder_of(search: SearchConfig) -> Ladder:
-    """Where the scheduler looks at a trial."""
-    return Ladder(search.grace_period, search.reduction_factor, search.brackets)
+def ladder_of(search: SearchConfig, longest: int) -> Ladder:
+    """Where the scheduler looks at a trial, of a search whose longest proposed training is of so many epochs."""
+    factor = search.reduction_factor
+    if factor is None:  # three rungs, each at the same share of what is left
+        factor = max(2.0, (longest / search.grace_period) ** (1 / 3))
+    return Ladder(search.grace_period, factor, search.brackets)
 
 
 def ranked_objectives(search: SearchConfig, objectives: dict[str, str]) -> dict[str, str]:
@@ -40,7 +43,7 @@ def scheduler_problems(search: SearchConfig, objectives: dict[str, str], longest
         problems.append(f"search.scheduler: found asha; needs an objective besides {', '.join(COSTS)}")
     if search.scheduler == "asha" and search.rank != "epsnet":
         problems.append(f"search.rank: found {search.rank}, but asha ranks by one objective alone")
-    ladder, brackets = ladder_of(search), {"grace_period": 0, "brackets": search.brackets - 1}
+    ladder, brackets = ladder_of(search, longest), {"grace_period": 0, "brackets": search.brackets - 1}
     late = {key: first for key, bracket in brackets.items() if (first := next(ladder.epochs(bracket))) >= longest}
     for key, first in list(late.items())[:1]:
         problems.append(

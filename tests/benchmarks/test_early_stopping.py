@@ -144,7 +144,7 @@ def test_the_schedulers_are_those_of_a_study_file():
         assert epoch == 1 and len(rows[0]) == 1 + width
     late = scheduler_of("moasha from 1/9", 27)
     simulate(Listed(curve(*[0.5] * 27)), late, 99.0)
-    assert [epoch for _, epoch, *_ in late.state()["rungs"]] == [3, 9]
+    assert [epoch for _, epoch, *_ in late.state()["rungs"]] == [3, 7, 13]
 
 
 def test_the_same_proposals_for_all():

@@ -4,6 +4,8 @@ from typer.testing import CliRunner
 from sbp_tune.cli import app
 from sbp_tune.errors import InputError
 from sbp_tune.study.file import Study
+from sbp_tune.study.sections import SearchConfig
+from sbp_tune.study.stopping import ladder_of
 
 
 @pytest.fixture
@@ -31,7 +33,11 @@ def problems(make_study):
             "search.grace_period: found 8; a first rung would be at epoch 8, "
             "but no searched trial trains longer than 8: nothing to stop",
         ),
-        ("scheduler: moasha, brackets: 3", "search.brackets: found 3; a first rung would be at epoch 9, but no"),
+        ("scheduler: moasha, brackets: 4", "search.brackets: found 4; a first rung would be at epoch 8, but no"),
+        (
+            "scheduler: moasha, reduction_factor: 3, brackets: 3",
+            "search.brackets: found 3; a first rung would be at epoch 9, but no",
+        ),
         ("scheduler: moasha, grace_period: 9, brackets: 3", "search.grace_period: found 9; a first rung would be at"),
         ("scheduler: moasha, grace_period: 0", "search.grace_period: found 0; input should be greater"),
         ("scheduler: moasha, reduction_factor: 1", "search.reduction_factor: found 1; input should be greater"),
@@ -61,6 +67,22 @@ def test_asha_needs_a_quality(problems):
 def test_the_longest_training_that_can_be_proposed(make_study, epochs, longest):
     study = make_study(("epochs: {choice: [2, 4, 8]}", epochs), ("epochs: 8}", "epochs: 2}"))
     assert study.longest_training == longest
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest", "epochs"),
+    [
+        ({}, 100, [1, 5, 22]),
+        ({}, 27, [1, 3, 9]),
+        ({}, 24, [1, 3, 9]),
+        ({"grace_period": 11}, 100, [11, 23, 48]),
+        ({}, 5, [1, 2, 4]),  # never more than every other trial
+        ({"reduction_factor": 3}, 100, [1, 3, 9, 27, 81]),
+    ],
+)
+def test_three_rungs_unless_the_file_says_otherwise(settings, longest, epochs):
+    search = SearchConfig.model_validate({"scheduler": "moasha", **settings})
+    assert ladder_of(search, longest).below(0, longest) == epochs
 
 
 @pytest.mark.parametrize("settings", ["scheduler: none", "scheduler: moasha, grace_period: 2, brackets: 2", "seed: 1"])
