@@ -98,4 +98,4 @@ def test_the_dry_run_names_the_rungs(tmp_path):
         app, ["search", "quickstart", "--dry-run", "--results", str(tmp_path), "--set", settings]
     )
     assert result.exit_code == 0, result.output
-    assert "Scheduler moasha: about 1 trial in 3 goes on after\n  epochs 1, 3, 9\n  epochs 3, 9\n" in result.output
+    assert "Scheduler moasha: about 1 trial in 2.52 goes on after\n  epochs 1, 3, 7\n  epochs 3, 7\n" in result.output
