@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.early_stopping.problems import Problem
 from benchmarks.early_stopping.simulation import Search, simulate
 from sbp_tune.study.scheduler import MOASHA
-from sbp_tune.study.schedulers import scheduler_of as make
+from sbp_tune.study.schedulers import new_scheduler
 from sbp_tune.study.sections import SearchConfig
 from sbp_tune.study.stopping import ranked_objectives
 
@@ -77,7 +77,7 @@ def scheduler_of(name: str, longest: int) -> MOASHA | None:
     section, share = SCHEDULERS[name]
     search = SearchConfig.model_validate({**section, "grace_period": max(1, math.ceil(share * longest))})
     objectives = ranked_objectives(search, OBJECTIVES)
-    return make(search, objectives, lambda trial_id: None, longest) if objectives else None
+    return new_scheduler(search, objectives, lambda trial_id: None, longest) if objectives else None
 
 
 def _further(sampler: str, scheduler: str) -> int:

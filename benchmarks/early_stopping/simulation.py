@@ -32,7 +32,6 @@ def simulate(proposals: Proposals, scheduler: MOASHA | None, kwh: float, workers
     """
     search = Search()
     events: list[tuple[float, int, int, int, Curve]] = []  # time, worker, number, epoch's index, trial
-
     waiting: dict[int, tuple[int, Curve]] = {}  # number -> the epochs it has trained, and itself
 
     def start(worker: int, now: float) -> None:
@@ -56,18 +55,17 @@ def simulate(proposals: Proposals, scheduler: MOASHA | None, kwh: float, workers
         search.spent += row["kwh"] - (curve.rows[index - 1]["kwh"] if index else 0.0)
         if search.spent > kwh:
             break
-        if is_complete:
-            search.trained.append((search.spent, curve))
-        elif not has_failed and (scheduler is None or scheduler.goes_on(contestant(number, curve.config), row)):
+        over = is_complete or has_failed
+        if not over and (scheduler is None or scheduler.goes_on(contestant(number, curve.config), row)):
             following = now + curve.rows[index + 1]["epoch_time_s"]
             heapq.heappush(events, (following, worker, number, index + 1, curve))
             continue
-        elif not has_failed and scheduler is not None and number in scheduler.waiting:
+        if scheduler is not None and number in scheduler.waiting:
             waiting[number] = index + 1, curve
-            start(worker, now)
-            continue
         else:
-            search.stopped += not has_failed
-        proposals.tell(number, curve, is_complete)
+            if is_complete:
+                search.trained.append((search.spent, curve))
+            search.stopped += not over
+            proposals.tell(number, curve, is_complete)
         start(worker, now)
     return search

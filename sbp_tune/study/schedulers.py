@@ -24,12 +24,12 @@ def make_scheduler(study: Study, path: Path) -> MOASHA | None:
     objectives = ranked_objectives(search, study.objectives)
     if not objectives:
         return None
-    scheduler = scheduler_of(search, objectives, _Contestants(open_study(path)), study.longest_training)
+    scheduler = new_scheduler(search, objectives, _Contestants(open_study(path)), study.longest_training)
     scheduler.replay(read_log(path))
     return scheduler
 
 
-def scheduler_of(
+def new_scheduler(
     search: SearchConfig, objectives: dict[str, str], contestant_of: Callable[[str], Contestant | None], longest: int
 ) -> MOASHA:
     """The scheduler by the search section, before the first result. longest: epochs that a trial may train."""
