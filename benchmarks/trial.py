@@ -42,6 +42,7 @@ OURS: dict[str, dict[str, Any]] = {
     "sbp_tune_channels_last": {"precision": "fp32", "memory_format": "channels_last"},
     "sbp_tune_bf16": {"precision": "bf16", "memory_format": "channels_last"},
     "sbp_tune_memory_returned": SHIPPED,
+    "sbp_tune_cuda_graphs": {**SHIPPED, "cuda_graphs": True},  # on a CPU the same as shipped
 }
 """Settings of our arms."""
 ENVIRONMENTS = {"sbp_tune_memory_returned": LEFT_ALONE}

@@ -184,6 +184,9 @@ class TrainConfig(Section):
         False, description="GPU: cuDNN times its kernels and takes the fastest; a repeated run may differ in last bits"
     )
     compile: bool = Field(False, description="torch.compile of the network in training; compiling takes a minute")
+    cuda_graphs: bool = Field(
+        False, description="GPU: forward and backward pass of a step as CUDA graphs, where the estimator allows it"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     early_stopping: EarlyStoppingConfig | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -195,6 +198,8 @@ class TrainConfig(Section):
             raise ValueError(
                 f"lr_schedule.warmup_epochs: {self.lr_schedule.warmup_epochs}: must be below epochs ({self.epochs})"
             )
+        if self.cuda_graphs and self.compile:
+            raise ValueError("cuda_graphs: found true with compile: true; allowed: one of the two")
         optimizer = self.optimizer
         if optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0:
             raise ValueError("optimizer.nesterov: found True with momentum 0; Nesterov's rule needs a momentum")

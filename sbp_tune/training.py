@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from sbp_tune.config import TrainConfig
+from sbp_tune.cuda_graphs import StepGraphs, recorder_for
 from sbp_tune.energy import EnergyMeter
 from sbp_tune.energy.devices import cpu_name, nvml_uuid
 from sbp_tune.energy.records import Reason
@@ -67,6 +69,10 @@ class Training:
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)
         self._compiled: Callable[[Tensor], Tensor] = compiled(self.model) if config.compile else self.model
+        recorder = recorder_for(self.device) if config.cuda_graphs else None
+        self._graphs = recorder and StepGraphs(
+            self._eager_forward, self._eager_backward, self.model, self.sparsity, recorder
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.epoch = 0  # epochs finished
         self.finished = False
@@ -98,7 +104,8 @@ class Training:
         if self._diverged:
             raise SbpTuneError(f"diverged: the training loss was no longer a number in epoch {self.epoch}")
         with self._energy.epoch(self.epoch + 1):
-            loss, lr = self._train()
+            with self._graphs.active() if self._graphs else nullcontext():
+                loss, lr = self._train()
             validation = self.evaluate(self.val_split) if validate or self.config.early_stopping else {}
         self.epoch += 1
         self._diverged = not math.isfinite(loss)
@@ -170,6 +177,7 @@ class Training:
         """Gives back what outlives the object: the meter and the hooks on the model. reason: of an unfinished run."""
         self._energy.stop(reason)
         self.sparsity.remove()
+        self._graphs = None  # with the memory that they hold
         return_freed_memory()
 
     def _train(self) -> tuple[float, float]:
@@ -209,12 +217,18 @@ class Training:
 
     def _forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each image."""
+        return self._graphs.forward(x, y) if self._graphs else self._eager_forward(x, y)
+
+    def _eager_forward(self, x: Tensor, y: Tensor) -> Tensor:
         with self._autocast():
             return functional.cross_entropy(
                 self._logits(x), y, label_smoothing=self.config.label_smoothing, reduction="none"
             )
 
     def _backward(self, losses: Tensor) -> None:
+        self._graphs.backward(losses) if self._graphs else self._eager_backward(losses)
+
+    def _eager_backward(self, losses: Tensor) -> None:
         self.scaler.scale(losses.mean()).backward()
 
     def _update(self) -> None:

@@ -17,6 +17,12 @@ class FlopCounter:
     def add(self, layer: str, product: str, flops: int) -> None:
         self.counts[layer][product] += flops
 
+    def merge(self, other: FlopCounter) -> None:
+        """Adds the counts of another."""
+        for layer, products in other.counts.items():
+            for product, flops in products.items():
+                self.add(layer, product, flops)
+
     @property
     def total(self) -> int:
         """FLOPs of all layers and products since the counter was made."""

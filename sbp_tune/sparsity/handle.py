@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,13 @@ from sbp_tune.sparsity.forward import LayerForward, ModuleForward, OpaqueForward
 Schedule = Callable[[float, int, float | None, float | None], float]
 """p at an epoch (from 0; broken with `per: step`) of so many planned ones, in (0, 1]. Third and fourth: p of
 the epoch before, and the share of the gradient's norm that it kept; None where nothing was measured."""
+
+
+class Counted(NamedTuple):
+    """FLOPs of captured passes: all, and of one product of each layer that ran forwards."""
+
+    flops: FlopCounter
+    flops_of_layer: dict[str, int]
 
 
 class SparsityHandle:
@@ -103,6 +111,29 @@ class SparsityHandle:
             self._set_keep_fraction()
         if self._until_draw > 0:
             self._until_draw -= 1
+
+    def graph_key(self, samples: int) -> Hashable | None:
+        """Name of the coming step of a batch: beside the fractions, all that is decided on the host before it runs.
+
+        Steps of one name run the same kernels, once the first is over. None where a step measures, or never repeats.
+        """
+        estimator = self.drawn()
+        return None if estimator.observes() else estimator.graph_key(samples)
+
+    @contextmanager
+    def capturing(self) -> Iterator[Counted]:
+        """Passes inside are captured and not run: what they would compute is counted apart, for `ran_again`."""
+        own, counted = (self.flops, self._flops_of_layer), Counted(FlopCounter(), {})
+        self.flops, self._flops_of_layer = counted
+        try:
+            yield counted
+        finally:
+            self.flops, self._flops_of_layer = own
+
+    def ran_again(self, counted: Counted) -> None:
+        """Captured passes have run."""
+        self.flops.merge(counted.flops)
+        self._flops_of_layer |= counted.flops_of_layer
 
     @property
     def executed_flops(self) -> int:

@@ -24,12 +24,12 @@ regimes:
   short:
     epochs: 20
     data: {name: image_folder, image_size: 8, classes: [a, b], batch_size: 8}
-    model: {name: small_resnet, args: {width: 2}, weights: pretraining}
+    model: {name: small_resnet, args: {width: 8}, weights: pretraining}
     optimizer: {lr: {log_uniform: [0.01, 0.1]}}
 pretraining:
   epochs: 1
   data: {name: image_folder, image_size: 8, classes: [b, c], batch_size: 8}
-  model: {name: small_resnet, args: {width: 2}}
+  model: {name: small_resnet, args: {width: 8}}
 """
 
 

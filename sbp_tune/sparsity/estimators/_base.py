@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -89,6 +89,21 @@ class Estimator:
     def backward(self, layer: Layer, products: Products) -> Gradients:
         """grad_input and grad_weight of a SPARSE layer. May run more than once for the same products."""
         return products.dense()
+
+    def graph_key(self, samples: int) -> Hashable | None:
+        """What `draw` has decided of a step of so many samples: steps of one key run the same kernels.
+
+        None where a step asks the device before it goes on, measures, or hardly ever repeats: such a step is not
+        captured as a CUDA graph.
+        """
+        return None
+
+    def notes(self) -> Any:
+        """What the last backward pass left on the host for `before_step` and `selected`."""
+        return None
+
+    def take_notes(self, notes: Any) -> None:
+        """The pass that gave these notes has run again, as a captured one."""
 
     def before_step(self, *optimizers: Optimizer) -> None:
         """Last look at the gradients before the optimizers use them."""

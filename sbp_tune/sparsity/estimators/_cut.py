@@ -8,6 +8,7 @@ compiled into a graph, so these break it at every module. With `torch.utils.chec
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -46,6 +47,9 @@ class GraphCut(Estimator):
 
     def runs_without_graph(self, name: str) -> bool:
         return name in self._without_graph
+
+    def graph_key(self, samples: int) -> Hashable | None:
+        return frozenset(self._without_graph)
 
     def skipped(self) -> list[Tensor]:
         """Not a parameter that a module with a graph holds too: it learns there."""

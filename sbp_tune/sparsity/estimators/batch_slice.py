@@ -11,6 +11,7 @@ et al., NeurIPS 2021), with contiguous slices of a shuffled batch in place of a 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from torch import Tensor
@@ -40,11 +41,16 @@ class BatchSlice(Estimator):
         return about(self.keep_of(layer))
 
     def backward(self, layer: Layer, products: Products) -> Gradients:
-        samples = len(products.x)
+        return products.grad_input(), sliced_grad_weight(products, *self._window(layer, len(products.x)))
+
+    def graph_key(self, samples: int) -> Hashable:
+        return tuple(self._window(layer, samples) for layer in self.layers)
+
+    def _window(self, layer: Layer, samples: int) -> tuple[int, int]:
+        """Samples kept and the place of their window."""
         kept = kept_count(self.keep_of(layer), samples)
         count = windows(kept, samples)
-        place = (int(self._drawn * count) + self._place[layer]) % count
-        return products.grad_input(), sliced_grad_weight(products, kept, place)
+        return kept, (int(self._drawn * count) + self._place[layer]) % count
 
 
 def about(keep: float) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -84,6 +84,12 @@ class Budget(GraphCut):
     def runs_without_graph(self, name: str) -> bool:
         self._decide()
         return super().runs_without_graph(name)
+
+    def graph_key(self, samples: int) -> Hashable | None:
+        if self._watching and self.p < 1:
+            return None
+        self._decide()
+        return frozenset(self._fixed), super().graph_key(samples)
 
     def backward(self, layer: Layer, products: Products) -> Gradients:
         trial = products.uncounted()

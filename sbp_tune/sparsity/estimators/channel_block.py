@@ -16,6 +16,7 @@ blocks that need no gather.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, Literal
 
 import torch
@@ -67,6 +68,15 @@ class ChannelBlock(Estimator):
         )
         self._kept[layer] = rows
         return gradients
+
+    def graph_key(self, samples: int) -> Hashable:
+        return tuple(self._places.values())
+
+    def notes(self) -> dict[Layer, Part]:
+        return dict(self._kept)
+
+    def take_notes(self, notes: dict[Layer, Part]) -> None:
+        self._kept = dict(notes)
 
     def before_step(self, *optimizers: Optimizer) -> None:
         if self.config.select != "norm":

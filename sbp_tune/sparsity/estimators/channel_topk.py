@@ -13,6 +13,7 @@ Source: ssProp (arXiv:2408.12561), whose own setting is `products: both`; for li
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -61,6 +62,15 @@ class ChannelTopk(Estimator):
         assert isinstance(rows.index, Tensor)
         self._kept.setdefault(layer, []).append(rows.index)
         return gradients
+
+    def graph_key(self, samples: int) -> Hashable | None:
+        return None if self.config.schedule == "adaptive" else ()  # its norms are summed in memory of their own
+
+    def notes(self) -> dict[Layer, list[Tensor]]:
+        return dict(self._kept)
+
+    def take_notes(self, notes: dict[Layer, list[Tensor]]) -> None:
+        self._kept = dict(notes)
 
     def selected(self) -> dict[nn.Parameter, Selection]:
         found: dict[nn.Parameter, Selection] = {}

@@ -15,6 +15,7 @@ here by layer and with an exact grad_input.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -68,6 +69,9 @@ class Layer(Estimator):
         if self._scaled and grad_weight is not None:
             grad_weight.div_(self._chosen[layer.name])
         return grad_input, grad_weight
+
+    def graph_key(self, samples: int) -> Hashable:
+        return tuple(self._chosen.items())
 
     def before_step(self, *optimizers: Optimizer) -> None:
         if self._scaled:

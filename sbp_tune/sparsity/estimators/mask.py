@@ -11,7 +11,7 @@ the first) unless `include` names them: `*.bias`, `*.bn?.weight`. Biased. Cost o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
@@ -45,6 +45,9 @@ class Mask(Estimator):
     def start_epoch(self) -> None:
         if self.config.reselect_every == "epoch":
             self._rank_next = True
+
+    def graph_key(self, samples: int) -> Hashable:
+        return ()  # the passes are dense ones
 
     def before_step(self, *optimizers: Optimizer) -> None:
         learning = [layer for layer in self.layers if layer.weight.grad is not None]

@@ -17,6 +17,7 @@ of a step: p, or p + 1/3 with such an extra forward pass. Source: Selective-Back
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch
@@ -62,6 +63,9 @@ class Sample(Estimator):
         self._turn += 1
         self._losses[numbers] = losses.detach().float().cpu()
         self._seen[numbers] = self._turn
+
+    def graph_key(self, samples: int) -> Hashable:
+        return ()  # it chooses before the passes, which are dense ones
 
     def before_step(self, *optimizers: Optimizer) -> None:
         if self.p < 1 and not self._was_asked:
