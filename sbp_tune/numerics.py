@@ -62,11 +62,25 @@ def resolved_precision(name: str, device: torch.device) -> str:
     return "bf16" if computes_in_bf16(device) else "fp32"
 
 
-def resolved_memory_format(name: str, device: torch.device, precision: str) -> torch.memory_format:
+def resolved_memory_format(name: str, device: torch.device, precision: str, model: nn.Module) -> torch.memory_format:
     """`auto` is channels-last on a CPU, and on a GPU in half precision, whose tensor cores want it.
 
-    precision: a resolved one.
+    precision: a resolved one. model: one that oneDNN would train wrongly in channels-last gets the other.
     """
     if name == "auto":
-        name = "contiguous" if device.type == "cuda" and precision == "fp32" else "channels_last"
+        wants_contiguous = precision == "fp32" if device.type == "cuda" else _overruns_in_channels_last(model)
+        name = "contiguous" if wants_contiguous else "channels_last"
     return torch.channels_last if name == "channels_last" else torch.contiguous_format
+
+
+def _overruns_in_channels_last(model: nn.Module) -> bool:
+    """Whether this CPU's grad_weight of some layer would write beyond its memory.
+
+    oneDNN's AVX2 kernel does so for strided 1x1 convolutions of fewer input channels than the eight of a block:
+    gradients are wrong, or the process hangs or dies (uxlfoundation/oneDNN#6035, in torch 2.15).
+    """
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and any(
+        set(module.kernel_size) == {1} and max(module.stride) > 1 and module.in_channels // module.groups < 8
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    )

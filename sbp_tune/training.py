@@ -64,7 +64,7 @@ class Training:
         sample = self.data.train.images
         self.model = build_model(config.model, self.data.num_classes, sample.shape[1], sample.shape[-1])
         self.precision = resolved_precision(config.precision, self.device)
-        self.memory_format = resolved_memory_format(config.memory_format, self.device, self.precision)
+        self.memory_format = resolved_memory_format(config.memory_format, self.device, self.precision, self.model)
         self.model.to(self.device).to(memory_format=self.memory_format)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.sparsity = sparsify(self.model, config.sparsity, seed=config.seed)

@@ -50,7 +50,10 @@ def told(rows):
 
 
 @pytest.mark.parametrize("estimator", plugin_names("sparsity/estimators"))
-def test_steps_as_graphs_are_the_same_steps(estimator, config_of):
+def test_steps_as_graphs_are_the_same_steps(estimator, config_of, monkeypatch):
+    budget = "sbp_tune.sparsity.estimators.budget"  # chooses by measured times: here all take alike
+    monkeypatch.setattr(f"{budget}.least_seconds", lambda *works, device: [1e-3] * len(works))
+    monkeypatch.setattr(f"{budget}.Budget._time_next_step", lambda *_: None)
     sparsity = {"estimator": estimator, "p0": 0.5, "auto_dense": False}
     graphs, eager, mine, theirs = both(config_of(sparsity=sparsity))
     assert told(mine) == told(theirs)
@@ -70,9 +73,17 @@ def test_steps_as_graphs_are_the_same_steps(estimator, config_of):
         {"estimator": "batch_slice", "p0": 0.5, "state": "zero_grad", "auto_dense": False},
     ],
 )
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_in_every_setting(sparsity, precision, config_of):
-    config = config_of(sparsity=sparsity, precision=precision, optimizer={"name": "adamw", "lr": 1e-3})
+def test_in_every_setting(sparsity, config_of):
+    config = config_of(sparsity=sparsity, optimizer={"name": "adamw", "lr": 1e-3})
+    graphs, _, mine, theirs = both(config)
+    assert told(mine) == told(theirs)
+    assert graphs._graphs.captured
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("estimator", ["dense", "channel_topk"])
+def test_in_half_precision(estimator, precision, config_of):
+    config = config_of(sparsity={"estimator": estimator, "p0": 0.5, "auto_dense": False}, precision=precision)
     graphs, _, mine, theirs = both(config)
     assert told(mine) == told(theirs)
     assert graphs._graphs.captured
@@ -112,13 +123,8 @@ def test_what_hardly_repeats_fills_no_memory(config_of):
     training = Training(config_of(sparsity=sparsity))
     training.run_epoch()
     assert training._graphs.captured <= MOST_GRAPHS
-    few = Training(
-        config_of(data={"name": "digits", "batch_size": 8}, sparsity={**sparsity, "estimator": "batch_slice"})
-    )
-    few.run_epoch()
-    assert 0 < few._graphs.captured <= MOST_GRAPHS
-    few.close()
-    assert few._graphs is None
+    training.close()
+    assert training._graphs is None
 
 
 def test_a_new_keep_fraction_gives_up_the_graphs_of_the_last(config_of):

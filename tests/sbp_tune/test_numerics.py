@@ -1,8 +1,10 @@
+import math
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch import nn
 
 from sbp_tune import numerics
 from sbp_tune.config import TrainConfig
@@ -45,7 +47,7 @@ def test_auto_is_bf16_on_a_gpu_from_ampere_on(capability, expected, monkeypatch)
     ],
 )
 def test_layouts(name, device, precision, expected):
-    assert resolved_memory_format(name, device, precision) is expected
+    assert resolved_memory_format(name, device, precision, nn.Linear(1, 1)) is expected
 
 
 def test_a_run_is_the_one_with_what_auto_stands_for():
@@ -57,7 +59,10 @@ def test_a_run_is_the_one_with_what_auto_stands_for():
     )
     assert auto.run_epoch()["loss"] == written.run_epoch()["loss"]
     auto.close(), written.close()
-    assert numerics.resolved_memory_format(TrainConfig().memory_format, CPU, "fp32") is torch.channels_last
+    assert (
+        numerics.resolved_memory_format(TrainConfig().memory_format, CPU, "fp32", nn.Linear(1, 1))
+        is torch.channels_last
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,3 +85,28 @@ def test_a_run_without_a_word_of_it_computes_as_torch_does():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "True False\n"
     set_kernels(None, False)
     assert torch.backends.cudnn.conv.fp32_precision == "tf32" and torch.backends.cuda.matmul.fp32_precision == "ieee"
+
+
+@pytest.mark.parametrize(
+    ("capability", "channels", "stride", "expected"),
+    [
+        ("AVX2", 4, 2, torch.contiguous_format),
+        ("AVX2", 8, 2, torch.channels_last),
+        ("AVX2", 4, 1, torch.channels_last),
+        ("AVX512", 4, 2, torch.channels_last),
+    ],
+)
+def test_a_network_that_onednn_trains_wrongly_in_channels_last_stays_contiguous(
+    capability, channels, stride, expected, monkeypatch
+):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    model = nn.Sequential(nn.Conv2d(channels, 8, 1, stride=stride))
+    assert resolved_memory_format("auto", CPU, "fp32", model) is expected
+    assert resolved_memory_format("channels_last", CPU, "fp32", model) is torch.channels_last
+
+
+def test_a_narrow_network_trains_on_this_cpu():
+    model = {"name": "small_resnet", "args": {"width": 4}}
+    data = {"name": "digits", "subset": 128}
+    training = Training(TrainConfig.model_validate({"model": model, "data": data, "device": "cpu", "epochs": 2}))
+    assert all(math.isfinite(training.run_epoch()["loss"]) for _ in range(2))
