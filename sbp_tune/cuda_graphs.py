@@ -38,6 +38,9 @@ class Recorder(Protocol):
     def capture(self, work: Callable[[], None]) -> Replay:
         """Captures the kernels of the work without running them; what it gives runs them."""
 
+    def forget(self) -> None:
+        """All that was captured has been given up."""
+
 
 class GpuRecorder:
     """CUDA graphs of one memory pool, captured on a stream of its own.
@@ -48,7 +51,7 @@ class GpuRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self.forget()
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -65,6 +68,9 @@ class GpuRecorder:
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             work()
         return graph.replay
+
+    def forget(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()  # a pool without graphs takes no others
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
@@ -159,8 +165,10 @@ class StepGraphs:
         """The name of the coming step. Fractions that have changed seldom come back: their graphs are given up."""
         fractions = (self._sparsity.keep_fraction, *self._sparsity.keep_fractions.values())
         if fractions != self._fractions:
+            self._current = None
             self._steps.clear()
             self._met.clear()
+            self._recorder.forget()
             self._fractions = fractions
         decided = self._sparsity.graph_key(len(x))
         return None if decided is None else (decided, x.shape)

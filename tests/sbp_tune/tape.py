@@ -7,6 +7,7 @@ an error, as on a GPU.
 """
 
 from contextlib import nullcontext
+from weakref import WeakSet
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -61,13 +62,22 @@ def _new(schema, outputs):
 class TapeRecorder:
     """Takes the place of `GpuRecorder`."""
 
+    def __init__(self):
+        self.forget()
+
     def active(self):
         return nullcontext()
 
+    def forget(self):
+        self._is_used, self._tapes = False, WeakSet()
+
     def capture(self, work):
+        assert self._tapes or not self._is_used, "a pool without graphs takes no others"
         tape, drawn = Tape(), torch.get_rng_state()
         with tape:
             work()
         tape.undo()
+        self._is_used = True
+        self._tapes.add(tape)
         torch.set_rng_state(drawn)
         return tape.replay
