@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.early_stopping.comparison import compare
+from benchmarks.early_stopping.comparison import SCHEDULERS, compare
 from benchmarks.early_stopping.problems import analytic, recorded
 from sbp_tune.files import write_text_atomic
 from sbp_tune.study.file import load_study_file
@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         for sampler in problem.samplers:
             seeds = options.seeds if sampler == "random" else options.model_seeds
             if seeds > 0:
-                results += compare(problem, sampler, seeds, options.budgets)
+                chosen = range(options.first_seed, options.first_seed + seeds)
+                names = ("none", *(name for name in options.schedulers if name != "none"))
+                results += compare(problem, sampler, chosen, options.budgets, names)
     table = pd.DataFrame(results)
     with pd.option_context("display.width", 200, "display.max_columns", None, "display.max_rows", None):
         print(table.drop(columns="by_seed").to_string(index=False, float_format=lambda value: f"{value:.3g}"))
@@ -48,6 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.early_stopping", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--seeds", type=int, default=30, help="of random proposals")
+    parser.add_argument("--first-seed", type=int, default=0, help="others for choosing settings than for reporting")
+    parser.add_argument(
+        "--schedulers",
+        nargs="+",
+        choices=list(SCHEDULERS),
+        default=list(SCHEDULERS),
+        metavar="NAME",
+        help="beside none",
+    )
     parser.add_argument("--model-seeds", type=int, default=10, help="of tpe, on the analytic response")
     parser.add_argument("--budgets", type=float, nargs="+", default=[10.0, 20.0], help="in longest dense controls")
     tables = sorted((BENCHMARKS / "data").glob("*.parquet"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ FURTHER = 5  # times the largest budget: so far is followed what no early stoppi
 OBJECTIVES = {"val_accuracy": "max", "kwh": "min"}
 
 
-def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) -> list[dict[str, Any]]:
-    """A row per scheduler, reference point and budget (in longest dense controls).
+def compare(
+    problem: Problem, sampler: str, seeds: range, budgets: list[float], schedulers: Sequence[str] = tuple(SCHEDULERS)
+) -> list[dict[str, Any]]:
+    """A row per scheduler, `none` among them, reference point and budget (in longest dense controls).
 
     hypervolume: mean over the seeds, as a share of that of the problem's best known front, and its standard error.
     gain: mean difference to no early stopping at the same seeds, in percent of the latter's mean, and its 95 %
@@ -40,14 +43,14 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
     """
     largest = max(budgets) * problem.full_run_kwh
     runs = {
-        name: [_run(problem, sampler, seed, name, largest * _further(sampler, name)) for seed in range(seeds)]
-        for name in SCHEDULERS
+        name: [_run(problem, sampler, seed, name, largest * _further(sampler, name)) for seed in seeds]
+        for name in schedulers
     }
     rows = []
     for reference in problem.references:
         for budget in budgets:
             plain = _volumes(problem, runs["none"], reference, budget)
-            for name in SCHEDULERS:
+            for name in schedulers:
                 volumes = _volumes(problem, runs[name], reference, budget)
                 gain: dict[str, float | None] = {} if name == "none" else {**_gain(plain, volumes)}
                 if name != "none" and sampler == "random":
@@ -56,12 +59,13 @@ def compare(problem: Problem, sampler: str, seeds: int, budgets: list[float]) ->
                     {
                         "problem": problem.name,
                         "sampler": sampler,
-                        "seeds": seeds,
+                        "seeds": len(seeds),
+                        "first_seed": seeds.start,
                         "reference": reference,
                         "budget": budget,
                         "scheduler": name,
                         "hypervolume": float(volumes.mean()),
-                        "standard_error": float(volumes.std(ddof=1) / np.sqrt(seeds)),
+                        "standard_error": float(volumes.std(ddof=1) / np.sqrt(len(seeds))),
                         **dict.fromkeys(("gain", "gain_low", "gain_high", "energy")),
                         **gain,
                         "used": float(np.mean([_used(problem, run, budget) for run in runs[name]])),

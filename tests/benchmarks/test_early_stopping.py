@@ -121,7 +121,7 @@ def test_reference_points_by_hand(problem):
 def test_rows_of_a_comparison():
     trials = [curve(*[0.1 * number] * 8, kwh=1.0 + 0.1 * number) for number in range(1, 10)]
     problem = Problem("tiny", [trials[0], trials[-1]], trials, {"random": lambda seed: Shuffled(trials, seed)})
-    rows = compare(problem, "random", 3, [3.0, 4.0])
+    rows = compare(problem, "random", range(3), [3.0, 4.0])
     assert [(row["reference"], row["budget"], row["scheduler"]) for row in rows] == list(
         itertools.product(("controls", "front"), (3.0, 4.0), SCHEDULERS)
     )
@@ -131,7 +131,11 @@ def test_rows_of_a_comparison():
         assert (row["gain"] is None) == (row["scheduler"] == "none")
         if row["scheduler"] in ("moasha", "moasha from 1/9"):  # all are non-dominated: nothing is stopped or gained
             assert row["gain"] == row["gain_low"] == row["gain_high"] == 0 and row["trained"] > 0
-    assert compare(problem, "random", 3, [3.0, 4.0]) == rows
+    assert compare(problem, "random", range(3), [3.0, 4.0]) == rows
+    fewer = compare(problem, "random", range(1, 3), [3.0], ["none", "asha"])
+    same = [row for row in rows if row["budget"] == 3.0 and row["scheduler"] in ("none", "asha")]
+    assert [row["by_seed"] for row in fewer] == [row["by_seed"][1:] for row in same]
+    assert {(row["seeds"], row["first_seed"]) for row in fewer} == {(2, 1)}
 
 
 def test_the_schedulers_are_those_of_a_study_file():
