@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sbp_tune.errors import SbpTuneError
+from sbp_tune.memory import is_out_of_memory
 from sbp_tune.sparsity import SparsityHandle
 from sbp_tune.sparsity.handle import Counted
 
@@ -190,9 +191,9 @@ class StepGraphs:
         with self._sparsity.capturing() as counted:
             try:
                 replay = self._recorder.capture(work)
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
                 reason = str(error).partition("\n")[0]
                 raise SbpTuneError(
                     f"cuda_graphs: found true, but a step cannot be captured ({reason}); allowed: false"

@@ -217,7 +217,8 @@ class Training:
 
     def _forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each image."""
-        return self._graphs.forward(x, y) if self._graphs else self._eager_forward(x, y)
+        forward = self._graphs.forward if self._graphs else self._eager_forward
+        return forward(x, y)
 
     def _eager_forward(self, x: Tensor, y: Tensor) -> Tensor:
         with self._autocast():
@@ -226,7 +227,8 @@ class Training:
             )
 
     def _backward(self, losses: Tensor) -> None:
-        self._graphs.backward(losses) if self._graphs else self._eager_backward(losses)
+        backward = self._graphs.backward if self._graphs else self._eager_backward
+        backward(losses)
 
     def _eager_backward(self, losses: Tensor) -> None:
         self.scaler.scale(losses.mean()).backward()

@@ -8,7 +8,7 @@ from torch import nn
 
 from sbp_tune.config import TrainConfig, check_config, plugin_names
 from sbp_tune.cuda_graphs import MOST_GRAPHS
-from sbp_tune.errors import InputError, SbpTuneError
+from sbp_tune.errors import InputError, OutOfMemory, SbpTuneError
 from sbp_tune.training import Training
 from tests.sbp_tune.tape import TapeRecorder
 
@@ -146,6 +146,18 @@ def test_a_network_that_asks_the_device_cannot_be_captured(config_of, monkeypatc
         SbpTuneError, match=r"cuda_graphs: found true, but a step cannot be captured \(.*\); allowed: false"
     ):
         Training(config_of()).run_epoch()
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_memory_that_is_refused_in_a_capture_is_said_to_be(error, config_of, monkeypatch):
+    def refuse(self, work):
+        raise error
+
+    monkeypatch.setattr(TapeRecorder, "capture", refuse)
+    with pytest.raises(OutOfMemory, match="out of memory at batch size 32"):
+        Training(config_of(device="cpu")).run_epoch()
 
 
 def test_a_compiled_network_has_no_graphs():
